@@ -1,0 +1,329 @@
+"""`distillation_loss` and `soften`: check the arguments, call the operator, reduce."""
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdlab import ops
+
+DIVERGENCES = ("kl", "reverse_kl", "js", "mse", "mse_logits", "tv")
+IMPLEMENTED = ("kl", "mse", "mse_logits")
+_REDUCTIONS = ("none", "sum", "mean")
+_BACKENDS = (None, "triton", "torch")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def soften(logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """Temperature-softened probabilities, softmax(β z) = softmax(z / T) with T = 1/β.
+
+    Args:
+        logits: (..., V), floating point, any device.
+        beta: inverse temperature β > 0; a float, a 0-dim tensor, or one value a row, shaped (...).
+
+    Returns:
+        (..., V) probabilities; float32, or float64 for float64 logits. Differentiable.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind or shape, or β ≤ 0 as a float.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, eq. 1.
+
+    >>> soften(torch.tensor([2.0, 0.0]), beta=0.5)
+    tensor([0.7311, 0.2689])
+    """
+    _check_logits("logits", logits)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    scale = _check_beta(beta, logits)
+    if isinstance(scale, Tensor) and scale.dim():
+        scale = scale.unsqueeze(-1)
+    return torch.softmax(logits.to(dtype) * scale, dim=-1)
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    *,
+    beta: float | Tensor = 1.0,
+    divergence: str = "kl",
+    mix: float = 0.5,
+    label_weight: float = 0.0,
+    temperature_scaling: bool = True,
+    mask: Tensor | None = None,
+    ignore_index: int = -100,
+    num_classes: int | None = None,
+    reduction: str = "mean",
+    denominator: float | Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """How far the student's softened outputs are from the teacher's, plus the hard-label term.
+
+    One row's value is (1 − α) · T² · D(p, q) + α · CE(z_s, label), with p = softmax(β z_t),
+    q = softmax(β z_s), T = 1/β, and the cross-entropy at T = 1. D is
+
+    ============  ===================  ==========================================================
+    divergence    D                    source
+    ============  ===================  ==========================================================
+    "kl"          Σ p (log p − log q)  Hinton, Vinyals, Dean 2015 (with the teacher's entropy)
+    "mse"         Σ (p − q)²           the article's L_teach on softened outputs
+    "mse_logits"  Σ (z_t − z_s)²       L_teach on raw outputs; Ba and Caruana 2014 (β, T² unused)
+    ============  ===================  ==========================================================
+
+    "reverse_kl", "js" and "tv" are named by the interface and raise NotImplementedError so far.
+
+    Args:
+        student_logits: (..., V), float16, bfloat16, float32 or float64. Never written to.
+        teacher_logits: the same shape and device; the dtype may differ.
+        labels: (...) int64 in [0, V); needed where label_weight > 0.
+        beta: β > 0, a float, a 0-dim tensor, or a tensor shaped (...). A tensor value that is not
+            positive gives NaN for its rows.
+        divergence: see the table.
+        mix: the teacher's share of the mixture, for "js".
+        label_weight: α in [0, 1].
+        temperature_scaling: multiply the soft term by T² = β⁻², which keeps the size of its
+            gradient about the same for every β (Hinton et al. 2015, section 2.1).
+        mask: (...) bool; rows that are False count for nothing, whatever they hold.
+        ignore_index: rows with this label count for nothing.
+        num_classes: compare only the first n classes.
+        reduction: "mean" over the rows that count, "sum", or "none" for shape (...).
+        denominator: divides the sum in "mean" in place of the number of rows that count; for
+            gradient accumulation over unequal micro-batches.
+        backend: None picks Triton for CUDA tensors and PyTorch otherwise; "triton" or "torch"
+            insists.
+
+    Returns:
+        A scalar, or (...) for reduction="none": float32, or float64 if an input is float64. With no
+        row that counts it is 0, and so is the gradient. The gradient has the student's dtype.
+
+    Raises:
+        TypeError, ValueError: the message names the argument, what came and what was expected.
+            Labels out of range raise ValueError on the CPU and stop the device on CUDA.
+        NotImplementedError: a divergence, or a gradient (teacher, β), that is not there yet.
+
+    Classes with logit −inf are masked: in both, no contribution; in the teacher only, p = 0;
+    in the student only, "kl" is +inf. NaN in a row that counts gives NaN.
+
+    >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
+    >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    >>> loss = distillation_loss(student, teacher, beta=0.5)
+    >>> loss
+    tensor(0.2219, grad_fn=<DivBackward0>)
+    >>> loss.backward()
+    >>> student.grad
+    tensor([[-0.2311,  0.2311],
+            [ 0.0000,  0.0000]])
+    """
+    _check_choice("divergence", divergence, DIVERGENCES)
+    _check_choice("reduction", reduction, _REDUCTIONS)
+    _check_choice("backend", backend, _BACKENDS)
+    _check_unit("mix", mix)
+    _check_unit("label_weight", label_weight)
+    _check_logits("student_logits", student_logits)
+    _check_logits("teacher_logits", teacher_logits)
+    _check_device("teacher_logits", teacher_logits, student_logits)
+    student_logits, teacher_logits = _cut_classes(student_logits, teacher_logits, num_classes)
+    row_shape, classes = student_logits.shape[:-1], student_logits.shape[-1]
+
+    if divergence not in IMPLEMENTED:
+        raise NotImplementedError(f"divergence: {divergence!r} is not there yet; use {IMPLEMENTED}")
+    if teacher_logits.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "teacher_logits: requires_grad=True, and gradients for the teacher are not there yet; "
+            "pass teacher_logits.detach()"
+        )
+    if isinstance(beta, Tensor) and beta.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "beta: requires_grad=True, and gradients for β are not there yet; pass beta.detach()"
+        )
+
+    dtype = torch.promote_types(
+        torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32
+    )
+    scale = _check_beta(beta, student_logits)
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=dtype, device=student_logits.device)
+    keep = _rows_that_count(student_logits, labels, mask, ignore_index)
+    row_labels = _check_labels(labels, keep, label_weight, row_shape, classes)
+    if denominator is not None:
+        _check_denominator(denominator, reduction)
+
+    loss, _ = ops.rows(
+        _as_rows(student_logits),
+        _as_rows(teacher_logits),
+        row_labels,
+        None if keep is None else keep.reshape(-1),
+        scale.detach().to(dtype).expand(row_shape).reshape(-1),
+        divergence,
+        float(label_weight),
+        bool(temperature_scaling),
+        _choose_backend(backend, student_logits),
+    )
+    if reduction == "none":
+        return loss.reshape(row_shape)
+    total = loss.sum()
+    if reduction == "sum":
+        return total
+    if denominator is not None:
+        return total / denominator
+    if keep is not None:
+        return total / keep.sum().clamp(min=1)
+    return total / max(loss.numel(), 1)
+
+
+def default_backend(device: torch.device) -> str:
+    """Which backend `distillation_loss` takes by itself for tensors on this device."""
+    has_triton = importlib.util.find_spec("triton") is not None
+    return "triton" if device.type == "cuda" and has_triton else "torch"
+
+
+def _choose_backend(backend: str | None, student: Tensor) -> str:
+    if student.device.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"student_logits: on device {student.device}; expected a CPU or CUDA tensor"
+        )
+    if backend is None:
+        return default_backend(student.device)
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            raise ValueError("backend: 'triton' was asked for and Triton is not installed")
+        if student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError(
+                "backend: 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 set before Triton is "
+                "imported; got tensors on the CPU"
+            )
+    return backend
+
+
+def _as_rows(logits: Tensor) -> Tensor:
+    """(..., V) as (N, V); a last dimension that is not dense costs one copy, the only one."""
+    rows = logits.reshape(logits.shape[:-1].numel(), logits.shape[-1])
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def _describe(x: Any) -> str:
+    if isinstance(x, Tensor):
+        return f"a tensor of shape {tuple(x.shape)} and dtype {x.dtype}"
+    return f"{type(x).__name__} {x!r}"
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def _check_unit(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: got {_describe(value)}; expected a float in [0, 1]")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}; expected a float in [0, 1]")
+
+
+def _check_logits(name: str, logits: Any) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{name}: got {_describe(logits)}; expected a tensor (..., V)")
+    if logits.dtype not in _FLOATS:
+        raise TypeError(f"{name}: got {_describe(logits)}; expected float16, bfloat16, 32 or 64")
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"{name}: got {_describe(logits)}; expected (..., V) with V at least 1")
+
+
+def _check_device(name: str, tensor: Tensor, student: Tensor) -> None:
+    if tensor.device != student.device:
+        raise ValueError(
+            f"{name}: on {tensor.device}; expected {student.device}, where student_logits is"
+        )
+
+
+def _cut_classes(student: Tensor, teacher: Tensor, n: int | None) -> tuple[Tensor, Tensor]:
+    if n is not None:
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"num_classes: got {_describe(n)}; expected an int")
+        most = min(student.shape[-1], teacher.shape[-1])
+        if not 1 <= n <= most:
+            raise ValueError(f"num_classes: got {n}; expected 1 to {most}, what the logits have")
+        student, teacher = student[..., :n], teacher[..., :n]
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"teacher_logits: got shape {tuple(teacher.shape)}; expected {tuple(student.shape)}, "
+            "the shape of student_logits (num_classes cuts padded vocabularies)"
+        )
+    return student, teacher
+
+
+def _check_beta(beta: Any, logits: Tensor) -> float | Tensor:
+    row_shape = logits.shape[:-1]
+    if isinstance(beta, Tensor):
+        if not beta.is_floating_point():
+            raise TypeError(f"beta: got {_describe(beta)}; expected a floating-point tensor")
+        if beta.dim() and beta.shape != row_shape:
+            raise ValueError(
+                f"beta: got shape {tuple(beta.shape)}; expected () or {tuple(row_shape)}"
+            )
+        if beta.dim():
+            _check_device("beta", beta, logits)
+        beta = beta.to(logits.device)
+        return torch.where((beta > 0) & (beta < torch.inf), beta, torch.nan)
+    if isinstance(beta, bool) or not isinstance(beta, int | float):
+        raise TypeError(f"beta: got {_describe(beta)}; expected a float or a tensor")
+    if not 0 < beta < float("inf"):
+        raise ValueError(f"beta: got {beta}; expected a finite number above 0")
+    return float(beta)
+
+
+def _rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) -> Tensor | None:
+    row_shape = student.shape[:-1]
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise TypeError(f"mask: got {_describe(mask)}; expected a bool tensor")
+        if mask.shape != row_shape:
+            raise ValueError(
+                f"mask: got shape {tuple(mask.shape)}; expected {tuple(row_shape)}, one a row"
+            )
+        _check_device("mask", mask, student)
+    if labels is None:
+        return mask
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"labels: got {_describe(labels)}; expected an int64 tensor")
+    if labels.shape != row_shape:
+        raise ValueError(
+            f"labels: got shape {tuple(labels.shape)}; expected {tuple(row_shape)}, one a row"
+        )
+    _check_device("labels", labels, student)
+    counted = labels != ignore_index
+    return counted if mask is None else mask & counted
+
+
+def _check_labels(
+    labels: Tensor | None, keep: Tensor | None, label_weight: float, shape: Any, classes: int
+) -> Tensor | None:
+    """Labels of the rows that count, flat; the others become 0, a class that always exists."""
+    if labels is None:
+        if label_weight > 0:
+            raise ValueError(f"labels: got None; label_weight={label_weight} needs them")
+        return None
+    flat = torch.where(keep, labels, 0).reshape(-1).long()
+    outside = (flat < 0) | (flat >= classes)
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        if outside.any():
+            worst = flat[outside][0].item()
+            raise ValueError(f"labels: got {worst}; expected values in [0, {classes})")
+    else:  # a device-side assert: no synchronisation
+        torch._assert_async(~outside.any(), f"labels: expected values in [0, {classes})")
+    return flat if label_weight > 0 else None
+
+
+def _check_denominator(denominator: Any, reduction: str) -> None:
+    if reduction != "mean":
+        raise ValueError(f"denominator: given with reduction={reduction!r}; expected 'mean'")
+    if isinstance(denominator, Tensor):
+        if denominator.dim() != 0:
+            raise ValueError(
+                f"denominator: got shape {tuple(denominator.shape)}; expected a 0-dim tensor"
+            )
+    elif isinstance(denominator, bool) or not isinstance(denominator, int | float):
+        raise TypeError(f"denominator: got {_describe(denominator)}; expected a float or a tensor")
+    elif not denominator > 0:
+        raise ValueError(f"denominator: got {denominator}; expected a number above 0")

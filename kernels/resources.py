@@ -1,0 +1,131 @@
+"""Compile the kernels without a GPU and read what the hardware would get.
+
+Triton's wheel brings ptxas, cuobjdump and nvdisasm, so registers, spills and the width of loads can
+be read on any Linux machine, for chips that are not there. `python -m kdlab.kernels.resources`
+prints the table; `tests/test_compile.py` holds the kernels to it.
+"""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import triton
+import triton.language as tl
+from kdlab.kernels.backward import backward_kernel
+from kdlab.kernels.forward import forward_kernel
+from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, tile_shape
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+KERNELS = {"forward": forward_kernel, "backward": backward_kernel}
+ARCHITECTURES = (80, 90, 100)
+DTYPES = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
+# it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
+_ALIGNED = {
+    "student",
+    "teacher",
+    "grad",
+    "student_stride",
+    "teacher_stride",
+    "grad_stride",
+    "n_classes",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one compiled kernel takes: registers a thread, bytes spilt, and its logit accesses."""
+
+    kernel: str
+    architecture: int
+    dtype: str
+    divergence: str
+    label_weight: float
+    block: int
+    warps: int
+    registers: int
+    spilt_bytes: int
+    wide_loads: int
+    wide_stores: int
+
+
+def compile_kernel(
+    kernel: str, architecture: int, dtype: str, divergence: str, label_weight: float, block: int
+) -> Resources:
+    """Compile one configuration for sm_<architecture> and read its resources; needs no GPU."""
+    function = KERNELS[kernel]
+    _, warps = tile_shape(block)
+    constants = {
+        "DIVERGENCE": DIVERGENCE[divergence].value,
+        "SOFT": label_weight < 1,
+        "HARD": label_weight > 0,
+        "HAS_KEEP": True,
+        "TEMPERATURE_SCALING": True,
+        "ACC": tl.float32,
+        "BLOCK": block,
+    }
+    types = {"labels": "*i64", "keep": "*i1", "label_weight": "fp32"}
+    types |= dict.fromkeys(("student", "teacher", "grad"), DTYPES[dtype])
+    types |= dict.fromkeys(("beta", "loss", "stats", "grad_loss"), "*fp32")
+    types |= dict.fromkeys(constants, "constexpr")
+    names = function.arg_names
+    source = ASTSource(
+        function,
+        {name: types.get(name, "i32") for name in names},
+        {(names.index(name),): value for name, value in constants.items()},
+        {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in _ALIGNED},
+    )
+    target = GPUTarget("cuda", architecture, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = _run("cuobjdump", "-res-usage", file.name)
+        assembly = _run("nvdisasm", "-c", file.name)
+
+    def field(name: str) -> int:
+        match = re.search(rf"\b{name}:(\d+)", usage)
+        if match is None:
+            raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
+        return int(match.group(1))
+
+    return Resources(
+        kernel,
+        architecture,
+        dtype,
+        divergence,
+        label_weight,
+        block,
+        warps,
+        registers=field("REG"),
+        spilt_bytes=field("STACK") + field("LOCAL"),
+        wide_loads=len(re.findall(r"\bLDG\S*\.128", assembly)),
+        wide_stores=len(re.findall(r"\bSTG\S*\.128", assembly)),
+    )
+
+
+def _run(tool: str, *arguments: str) -> str:
+    return subprocess.run(
+        [str(_TOOLS / tool), *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def main() -> None:
+    header = f"{'kernel':<9} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
+    print(header + f"{'warps':<6} {'registers':<10} {'spilt':<6} wide loads/stores")
+    for configuration in product(
+        KERNELS, ARCHITECTURES, DTYPES, DIVERGENCE, (0.0, 0.5), [MAX_BLOCK]
+    ):
+        r = compile_kernel(*configuration)
+        row = f"{r.kernel:<9} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
+        row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
+        print(row + f"{r.spilt_bytes:<6} {r.wide_loads}/{r.wide_stores}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The kernels through the interpreter against the float64 oracle, at sizes that cross tiles."""
+
+import os
+
+import pytest
+import torch
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
+
+from kdlab.kernels import launch
+
+import kdlab
+from tests.oracle import error, oracle, peer
+
+DIVERGENCES = ["kl", "mse", "mse_logits"]
+SIZES = [1, 2, 10, 127, 128, 129, 1000, 4099]
+# The interpreter cuts float32 to bfloat16 towards zero, where the hardware rounds to nearest: up to
+# one unit in the last place, 2⁻⁷, instead of half of it.
+GRAD_SLACK = {torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 2**-7}
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("dtype", list(GRAD_SLACK), ids=str)
+@pytest.mark.parametrize("classes", SIZES)
+@pytest.mark.parametrize("label_weight", [0.0, 0.3, 1.0])
+def test_no_worse_than_plain_pytorch(divergence, dtype, classes, label_weight, monkeypatch):
+    monkeypatch.setattr(launch, "MAX_BLOCK", 1024)  # several tiles a row, at sizes that stay quick
+    s = (3 * torch.randn(3, classes)).to(dtype).requires_grad_()
+    t = (3 * torch.randn(3, classes)).to(dtype)
+    y = torch.randint(0, classes, (3,))
+    options = dict(beta=0.4, divergence=divergence, label_weight=label_weight)
+    exact, exact_grad = oracle(s, t, y, **options)
+    loss = kdlab.distillation_loss(s, t, y, reduction="none", backend="triton", **options)
+    loss.sum().backward()
+    plain, plain_grad = peer(s, t, y, **options)
+    assert loss.dtype == torch.float32 and s.grad.dtype == dtype
+    assert error(loss, exact) <= error(plain, exact) + 1e-6
+    assert error(s.grad, exact_grad) <= error(plain_grad, exact_grad) + GRAD_SLACK[dtype]
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_both_backends_give_the_same_numbers_on_hard_input(divergence, monkeypatch):
+    monkeypatch.setattr(launch, "MAX_BLOCK", 64)
+    s, t, y = torch.randn(8, 200), torch.randn(8, 200), torch.randint(100, 200, (8,))
+    s[0, :80] = t[0, :80] = -torch.inf  # a whole first tile is masked
+    t[1, 130:] = -torch.inf
+    s[2, 5] = torch.nan
+    s[3] = t[3] = torch.nan  # does not count
+    y[4] = -100  # does not count
+    s[5], t[5] = -torch.inf, -torch.inf  # nothing finite
+    s[6] += 1000
+    t[7] = s[7]
+    mask = torch.tensor([True, True, True, False, True, True, True, True])
+    beta = torch.linspace(0.2, 3, 8)
+    results = []
+    for backend in ("torch", "triton"):
+        z = s.clone().requires_grad_()
+        rows = kdlab.distillation_loss(
+            z,
+            t,
+            y,
+            beta=beta,
+            divergence=divergence,
+            label_weight=0.3,
+            mask=mask,
+            reduction="none",
+            backend=backend,
+        )
+        rows.sum().backward()
+        results.append((rows, z.grad))
+    torch.testing.assert_close(results[1], results[0], equal_nan=True, rtol=2e-5, atol=2e-6)
+    assert results[1][0].isnan().tolist() == [False, False, True, False, False, True, False, False]
+
+
+def test_row_strides_and_zero_rows():
+    wide = torch.randn(4, 50)
+    s = torch.randn(4, 20, requires_grad=True)
+    loss = kdlab.distillation_loss(s, wide[:, 5:25], backend="triton")
+    torch.testing.assert_close(loss, kdlab.distillation_loss(s, wide[:, 5:25], backend="torch"))
+    empty = kdlab.distillation_loss(s[:0], wide[:0, :20], backend="triton")
+    (grad,) = torch.autograd.grad(empty, s)
+    assert empty == 0 and (grad == 0).all()
+
+
+def test_float64_stays_float64():
+    s, t = torch.randn(2, 30).double(), torch.randn(2, 30).double()
+    loss = kdlab.distillation_loss(s, t, backend="triton", reduction="none")
+    torch.testing.assert_close(loss, oracle(s, t)[0], rtol=1e-12, atol=1e-12)

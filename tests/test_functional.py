@@ -1,0 +1,294 @@
+"""The public function: its values, its defined answers for hard input, and its errors."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kdlab
+from tests.oracle import error, oracle, peer
+
+DIVERGENCES = ["kl", "mse", "mse_logits"]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SIZES = [1, 2, 10, 127, 128, 129, 1000, 4099]
+
+
+def make(rows, classes, dtype=torch.float32, spread=3.0):
+    student = (spread * torch.randn(rows, classes)).to(dtype).requires_grad_()
+    teacher = (spread * torch.randn(rows, classes)).to(dtype)
+    return student, teacher, torch.randint(0, classes, (rows,))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", SIZES)
+@pytest.mark.parametrize("label_weight", [0.0, 0.3, 1.0])
+def test_no_worse_than_plain_pytorch(divergence, dtype, classes, label_weight):
+    s, t, y = make(7, classes, dtype)
+    options = dict(beta=0.4, divergence=divergence, label_weight=label_weight)
+    exact, exact_grad = oracle(s, t, y, **options)
+    loss = kdlab.distillation_loss(s, t, y, reduction="none", **options)
+    loss.sum().backward()
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert s.grad.dtype == dtype
+    plain, plain_grad = peer(s, t, y, **options)
+    slack = 1e-12 if dtype == torch.float64 else 1e-6
+    bound = 0.0 if dtype == torch.float64 else error(plain, exact)
+    grad_bound = 0.0 if dtype == torch.float64 else error(plain_grad, exact_grad)
+    assert error(loss, exact) <= bound + slack
+    assert error(s.grad, exact_grad) <= grad_bound + slack
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_gradcheck(divergence):
+    s, t, y = make(4, 6, torch.float64, spread=1.0)
+    mask = torch.tensor([True, True, False, True])
+
+    def loss(z):
+        return kdlab.distillation_loss(
+            z, t, y, beta=0.7, divergence=divergence, label_weight=0.4, mask=mask
+        )
+
+    assert torch.autograd.gradcheck(loss, (s,))
+
+
+@pytest.mark.parametrize("divergence", ["kl", "mse"])
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3])
+def test_keeps_its_digits_when_the_student_has_nearly_learned(divergence, distance):
+    """Subtracting log-probabilities, or Σp² − 2Σpq + Σq², loses what is left to learn."""
+    t = 4 * torch.randn(16, 1000)
+    s = t + distance * torch.randn(16, 1000)
+    exact, _ = oracle(s, t, divergence=divergence)
+    ours = error(kdlab.distillation_loss(s, t, divergence=divergence, reduction="none"), exact)
+    assert ours < error(peer(s, t, divergence=divergence)[0], exact) / 3
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(0, 5),
+    classes=st.integers(1, 40),
+    beta=st.floats(0.05, 8.0),
+    offset=st.floats(-50, 50),
+    divergence=st.sampled_from(["kl", "mse"]),
+    seed=st.integers(0, 2**31),
+)
+def test_properties(rows, classes, beta, offset, divergence, seed):
+    g = torch.Generator().manual_seed(seed)
+    s = (3 * torch.randn(rows, classes, generator=g, dtype=torch.float64)).requires_grad_()
+    t = 3 * torch.randn(rows, classes, generator=g, dtype=torch.float64)
+    options = dict(beta=beta, divergence=divergence, reduction="none")
+    loss = kdlab.distillation_loss(s, t, **options)
+    assert loss.shape == (rows,) and (loss >= 0).all()
+    shifted = kdlab.distillation_loss(s + offset, t - offset, **options)
+    torch.testing.assert_close(loss, shifted, rtol=1e-7, atol=1e-9)  # logits up to a constant
+    assert (kdlab.distillation_loss(t, t, **options) == 0).all()
+    (grad,) = torch.autograd.grad(loss.sum(), s)
+    torch.testing.assert_close(grad.sum(-1), torch.zeros(rows).double(), rtol=0, atol=1e-8)
+    order = torch.randperm(classes, generator=g)
+    permuted = kdlab.distillation_loss(s[:, order], t[:, order], **options)
+    torch.testing.assert_close(loss, permuted)
+
+
+def test_reductions_and_denominator():
+    s, t, _ = make(6, 5)
+    s, t = s.reshape(2, 3, 5), t.reshape(2, 3, 5)
+    rows = kdlab.distillation_loss(s, t, reduction="none")
+    assert rows.shape == (2, 3)
+    torch.testing.assert_close(kdlab.distillation_loss(s, t, reduction="sum"), rows.sum())
+    torch.testing.assert_close(kdlab.distillation_loss(s, t), rows.sum() / 6)
+    for denominator in (4.0, torch.tensor(4.0)):
+        got = kdlab.distillation_loss(s, t, denominator=denominator)
+        torch.testing.assert_close(got, rows.sum() / 4)
+
+
+def test_row_beta():
+    s, t, _ = make(3, 8)
+    beta = torch.tensor([0.2, 1.0, 3.0])
+    got = kdlab.distillation_loss(s, t, beta=beta, reduction="none")
+    for i, b in enumerate(beta.tolist()):
+        one = kdlab.distillation_loss(s[i], t[i], beta=b, reduction="none")
+        torch.testing.assert_close(got[i], one)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_rows_that_do_not_count_change_nothing(poison, divergence):
+    s, t, y = make(6, 9)
+    options = dict(divergence=divergence, beta=0.5, label_weight=0.25)
+    keep = torch.tensor([0, 2, 3, 5])
+    expected = kdlab.distillation_loss(s[keep], t[keep], y[keep], **options)
+    (grad,) = torch.autograd.grad(expected, s)
+    y[4] = -100
+    mask = torch.tensor([True, False, True, True, True, True])
+    bad_s, bad_t = s.detach().clone(), t.clone()
+    bad_s[[1, 4]] = poison
+    bad_t[[1, 4]] = poison
+    bad_s.requires_grad_()
+    loss = kdlab.distillation_loss(bad_s, bad_t, y, mask=mask, **options)
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(bad_s.grad, grad)
+    assert (bad_s.grad[[1, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_nothing_counts(reduction):
+    s, t, _ = make(3, 4)
+    for z, options in ((s, {"mask": torch.zeros(3, dtype=torch.bool)}), (s[:0], {})):
+        loss = kdlab.distillation_loss(z, t[: len(z)], reduction=reduction, **options)
+        (grad,) = torch.autograd.grad(loss, s)
+        assert loss == 0 and (grad == 0).all()
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_nan_in_a_row_that_counts_gives_nan(side, divergence):
+    s, t, _ = make(3, 40)
+    s = s.detach()
+    (s if side == "student" else t)[1, 7] = torch.nan
+    loss = kdlab.distillation_loss(s, t, divergence=divergence, reduction="none")
+    assert loss.isnan().tolist() == [False, True, False]
+
+
+def test_masked_classes():
+    s, t, y = make(4, 300)
+    y = y.clamp(max=199)
+    cut = kdlab.distillation_loss(s[:, :200], t[:, :200], y, beta=0.5, label_weight=0.5)
+    s_masked, t_masked = s.detach().clone(), t.clone()
+    s_masked[:, 200:] = t_masked[:, 200:] = -torch.inf
+    s_masked.requires_grad_()
+    loss = kdlab.distillation_loss(s_masked, t_masked, y, beta=0.5, label_weight=0.5)
+    loss.backward()
+    torch.testing.assert_close(loss, cut)
+    assert s_masked.grad.isfinite().all() and (s_masked.grad[:, 200:] == 0).all()
+    # the teacher alone: p = 0 there; the student alone, where p > 0: infinitely far
+    both = kdlab.distillation_loss(s, t_masked, reduction="none")
+    torch.testing.assert_close(both.double(), oracle(s, t_masked)[0], rtol=1e-6, atol=1e-6)
+    assert (kdlab.distillation_loss(s_masked, t, reduction="none") == torch.inf).all()
+    for divergence in DIVERGENCES:
+        nothing = torch.full((2, 5), -torch.inf)
+        nothing[0] = 0.0
+        rows = kdlab.distillation_loss(
+            nothing, torch.zeros(2, 5), divergence=divergence, reduction="none"
+        )
+        assert rows[0] == 0 and not rows[1].isfinite()
+
+
+def test_num_classes_cuts_padding():
+    s, t, _ = make(3, 12)
+    expected = kdlab.distillation_loss(s[:, :10].detach(), t[:, :10])
+    padded = torch.cat((t, torch.full((3, 4), torch.nan)), -1)
+    loss = kdlab.distillation_loss(s, padded, num_classes=10)
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    assert (s.grad[:, 10:] == 0).all()
+
+
+def test_strides_and_inputs_untouched():
+    s, t, _ = make(5, 33)
+    expected = kdlab.distillation_loss(s, t)
+    wide = torch.randn(5, 70)
+    wide[:, :33] = t
+    before = wide.clone(), s.detach().clone()
+    torch.testing.assert_close(kdlab.distillation_loss(s, wide[:, :33]), expected)
+    torch.testing.assert_close(kdlab.distillation_loss(s.T.contiguous().T, t), expected)
+    assert torch.equal(wide, before[0]) and torch.equal(s, before[1])
+
+
+def test_backward_twice_is_the_same_twice():
+    s, t, y = make(4, 20)
+    loss = kdlab.distillation_loss(s, t, y, label_weight=0.5)
+    (first,) = torch.autograd.grad(loss, s, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(loss, s)
+    assert torch.equal(first, kept) and torch.equal(first, second)
+
+
+def test_second_derivative_is_an_error():
+    s, t, _ = make(2, 5)
+    (grad,) = torch.autograd.grad(kdlab.distillation_loss(s, t), s, create_graph=True)
+    with pytest.raises(RuntimeError, match="kdlab"):
+        grad.sum().backward()
+
+
+def test_mixed_dtypes_compute_in_float32():
+    s, t, _ = make(3, 50, torch.bfloat16)
+    t = torch.randn(3, 50)
+    loss = kdlab.distillation_loss(s, t)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, kdlab.distillation_loss(s.float(), t))
+
+
+S, T, Y = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("name", "error_type", "arguments"),
+    [
+        ("student_logits", TypeError, dict(student_logits=[1.0])),
+        ("student_logits", TypeError, dict(student_logits=S.long())),
+        ("student_logits", ValueError, dict(student_logits=torch.tensor(1.0))),
+        ("student_logits", ValueError, dict(student_logits=torch.zeros(2, 0))),
+        ("teacher_logits", TypeError, dict(teacher_logits=None)),
+        ("teacher_logits", ValueError, dict(teacher_logits=torch.zeros(2, 5))),
+        ("teacher_logits", ValueError, dict(teacher_logits=torch.zeros(4))),
+        ("beta", ValueError, dict(beta=0.0)),
+        ("beta", ValueError, dict(beta=-1)),
+        ("beta", ValueError, dict(beta=float("nan"))),
+        ("beta", TypeError, dict(beta="1")),
+        ("beta", ValueError, dict(beta=torch.ones(3))),
+        ("beta", TypeError, dict(beta=torch.ones(2, dtype=torch.int64))),
+        ("divergence", ValueError, dict(divergence="KL")),
+        ("mix", ValueError, dict(mix=1.5)),
+        ("label_weight", ValueError, dict(label_weight=-0.1, labels=Y)),
+        ("label_weight", TypeError, dict(label_weight="half", labels=Y)),
+        ("labels", ValueError, dict(label_weight=0.5)),
+        ("labels", ValueError, dict(label_weight=0.5, labels=Y + 4)),
+        ("labels", ValueError, dict(label_weight=0.5, labels=Y - 1)),
+        ("labels", ValueError, dict(labels=Y[:1])),
+        ("labels", TypeError, dict(labels=Y.float())),
+        ("mask", TypeError, dict(mask=Y)),
+        ("mask", ValueError, dict(mask=torch.ones(3, dtype=torch.bool))),
+        ("num_classes", ValueError, dict(num_classes=5)),
+        ("num_classes", ValueError, dict(num_classes=0)),
+        ("num_classes", TypeError, dict(num_classes=2.0)),
+        ("reduction", ValueError, dict(reduction="batchmean")),
+        ("denominator", ValueError, dict(denominator=0.0)),
+        ("denominator", ValueError, dict(denominator=2.0, reduction="sum")),
+        ("denominator", ValueError, dict(denominator=torch.ones(2))),
+        ("backend", ValueError, dict(backend="cuda")),
+        ("divergence", NotImplementedError, dict(divergence="js")),
+        ("teacher_logits", NotImplementedError, dict(teacher_logits=T.clone().requires_grad_())),
+        ("beta", NotImplementedError, dict(beta=torch.tensor(1.0, requires_grad=True))),
+    ],
+)
+def test_errors_name_the_argument(name, error_type, arguments):
+    arguments = dict(student_logits=S, teacher_logits=T) | arguments
+    with pytest.raises(error_type, match=f"^{name}: "):
+        kdlab.distillation_loss(**arguments)
+
+
+def test_a_beta_tensor_that_is_not_positive_gives_nan():
+    loss = kdlab.distillation_loss(S, T, beta=torch.tensor([0.0, 1.0]), reduction="none")
+    assert loss.isnan().tolist() == [True, False]
+
+
+def test_soften():
+    z = torch.randn(3, 5, dtype=torch.bfloat16)
+    assert kdlab.soften(z, 0.5).dtype == torch.float32
+    torch.testing.assert_close(kdlab.soften(z, 0.5), torch.softmax(0.5 * z.float(), -1))
+    rows = kdlab.soften(z, torch.tensor([0.1, 1.0, 2.0]))
+    torch.testing.assert_close(rows[2], torch.softmax(2 * z[2].float(), -1))
+    with pytest.raises(ValueError, match=r"^beta: "):
+        kdlab.soften(z, 0.0)
+
+
+def test_module_is_the_function():
+    s, t, y = make(3, 5)
+    module = kdlab.DistillationLoss(beta=0.5, label_weight=0.2)
+    expected = kdlab.distillation_loss(s, t, y, beta=0.5, label_weight=0.2)
+    torch.testing.assert_close(module(s, t, y), expected)
+    with pytest.raises(ValueError, match=r"^beta: "):
+        kdlab.DistillationLoss(beta=0)
+    with pytest.raises(TypeError, match="betta"):
+        kdlab.DistillationLoss(betta=1)
