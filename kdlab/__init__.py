@@ -6,9 +6,21 @@
 and Jupyter's widgets, which the library itself does without.
 """
 
-from kdlab import reference
+from kdlab import data, metrics, models, reference
 from kdlab.functional import distillation_loss, soften
 from kdlab.losses import DistillationLoss
+from kdlab.training import History, distill, train
 
 __version__ = "0.1.0"
-__all__ = ["DistillationLoss", "distillation_loss", "reference", "soften"]
+__all__ = [
+    "DistillationLoss",
+    "History",
+    "data",
+    "distill",
+    "distillation_loss",
+    "metrics",
+    "models",
+    "reference",
+    "soften",
+    "train",
+]

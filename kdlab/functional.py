@@ -304,7 +304,8 @@ def _check_labels(
         if label_weight > 0:
             raise ValueError(f"labels: got None; label_weight={label_weight} needs them")
         return None
-    flat = torch.where(keep, labels, 0).reshape(-1).long()
+    counted = labels if keep is None else torch.where(keep, labels, 0)
+    flat = counted.reshape(-1).long()
     outside = (flat < 0) | (flat >= classes)
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         if outside.any():

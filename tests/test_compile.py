@@ -34,8 +34,13 @@ def test_widest_tile(kernel, architecture, dtype, divergence, label_weight):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "divergence", "block"), product(KERNELS, DIVERGENCE, [512, 1024, 2048, 4096])
+    ("kernel", "divergence", "block"),
+    list(product(KERNELS, DIVERGENCE, [512, 1024, 2048, 4096])),
 )
 def test_narrower_tiles(kernel, divergence, block):
     check(kernel, 90, "bf16", divergence, 0.5, block)
-    check(kernel, 90, "bf16", divergence, 1.0, block)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_labels_alone(kernel):
+    check(kernel, 90, "bf16", "kl", 1.0, MAX_BLOCK)
