@@ -1,6 +1,7 @@
 """The models of the course: the article's two, and what its real data needs."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ class MLP(nn.Sequential):
         if min(widths) < 1:
             raise ValueError(f"hidden: got layer widths {widths}; expected each to be at least 1")
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         super().__init__(*layers[:-1])
 

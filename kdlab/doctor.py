@@ -1,0 +1,89 @@
+"""What is installed here, which backend will run, and what to do about what is missing."""
+
+import importlib.util
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from kdlab.functional import default_backend
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: what was looked at, what was found, and the remedy if it is bad."""
+
+    name: str
+    good: bool
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'ok ' if self.good else 'NO '} {self.name:<12} {self.found}"
+        return f"{line}\n       → {self.remedy}" if self.remedy and not self.good else line
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _package(name: str) -> Check:
+    found = _version(name)
+    return Check(name, found is not None, found or "missing", "pip install -e '.[lab]'")
+
+
+def _front_end(package: str, extension: str) -> Check:
+    """A widget shows nothing unless JupyterLab finds its JavaScript in share/jupyter."""
+    found = _version(package)
+    if found is None:
+        return Check(package, False, "missing", "pip install -e '.[lab]'")
+    there = (Path(sys.prefix) / "share" / "jupyter" / "labextensions" / extension).is_dir()
+    state = f"{found}, front end {'found' if there else 'not found'}"
+    return Check(package, there, state, f"pip install --force-reinstall --no-deps {package}")
+
+
+def diagnose() -> list[Check]:
+    """All checks, in the order of the report."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        major, minor = torch.cuda.get_device_capability()
+        device = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}"
+    else:
+        device = f"CPU, {torch.get_num_threads()} threads (no CUDA GPU that PyTorch can use)"
+    backend = default_backend(torch.device("cuda" if cuda else "cpu"))
+    triton = _version("triton")
+    wants_triton = sys.platform == "linux"
+    if backend == "triton":
+        why = "triton: a CUDA GPU and Triton are here"
+    elif cuda:
+        why = "torch: a CUDA GPU is here but Triton is not"
+    else:
+        why = "torch: no CUDA GPU; Triton's kernels run with TRITON_INTERPRET=1"
+    return [
+        Check("python", sys.version_info >= (3, 10), platform.python_version(), "Python ≥ 3.10"),
+        Check("kdlab", True, _version("kdlab") or "not installed, run from its folder"),
+        Check("torch", True, torch.__version__),
+        Check(
+            "triton",
+            importlib.util.find_spec("triton") is not None or not wants_triton,
+            triton or f"missing (not needed on {sys.platform})",
+            "pip install -e .",
+        ),
+        Check("device", True, device),
+        Check("backend", backend == "triton" or not cuda, why, "pip install triton"),
+        _package("jupyterlab"),
+        _front_end("ipywidgets", "@jupyter-widgets/jupyterlab-manager"),
+        _front_end("bqplot", "bqplot"),
+        _package("mnist1d"),
+    ]
+
+
+def report() -> str:
+    """The report of `kdlab doctor`, one line a check."""
+    return "\n".join(map(str, diagnose()))

@@ -1,0 +1,83 @@
+"""Models, data, metrics and training: what the notebooks stand on."""
+
+import math
+
+import pytest
+import torch
+
+import kdlab
+from kdlab import data, metrics, models
+
+
+def test_models():
+    assert metrics.parameter_count(models.LargeModel()) == 430
+    assert metrics.parameter_count(models.SmallModel()) == 220
+    with pytest.raises(ValueError, match=r"^hidden: "):
+        models.MLP(4, [0], 2)
+
+
+@pytest.mark.parametrize("make", [data.digits, data.mnist1d])
+def test_data_is_the_same_every_time(make):
+    first = make()
+    make.cache_clear()
+    again = make()
+    assert torch.equal(first.x_train, again.x_train) and torch.equal(first.y_test, again.y_test)
+    assert set(first.y_train.tolist()) == set(range(10))
+    assert len(first.subset(50).x_train) == 50
+    with pytest.raises(ValueError, match=r"^examples: "):
+        first.subset(0)
+
+
+def test_calibration_error_of_a_known_case():
+    confident = torch.tensor([[math.log(0.8), math.log(0.2)]] * 10)
+    labels = torch.tensor([0] * 6 + [1] * 4)
+    assert metrics.expected_calibration_error(confident, labels) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_training_learns_and_repeats():
+    def run():
+        torch.manual_seed(3)
+        model = models.MLP(64, [32], 10)
+        return kdlab.train(model, data.digits(), epochs=5, eval_every=2, progress=False)
+
+    first, second = run(), run()
+    assert first.epoch == [0, 2, 4, 5] and first.test_accuracy[-1] > 0.9
+    assert first.test_accuracy == second.test_accuracy and not first.interrupted
+
+
+def test_distillation_needs_no_labels_and_leaves_the_teacher_alone():
+    torch.manual_seed(0)
+    teacher, student = models.MLP(64, [64], 10), models.MLP(64, [16], 10)
+    kdlab.train(teacher, data.digits(), epochs=5, progress=False)
+    before = [p.clone() for p in teacher.parameters()]
+    history = kdlab.distill(student, teacher, data.digits(), epochs=10, progress=False)
+    assert history.agreement[-1] > 0.9
+    assert all(torch.equal(p, q) for p, q in zip(teacher.parameters(), before, strict=True))
+
+
+class StopsAfter(models.MLP):
+    """Raises what Ctrl-C raises, in the middle of its second epoch."""
+
+    steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.training and self.steps == 20:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_interrupt_keeps_weights_and_history():
+    torch.manual_seed(0)
+    model = StopsAfter(64, [16], 10)
+    before = model[0].weight.detach().clone()
+    history = kdlab.train(model, data.digits(), epochs=5, progress=False)
+    assert history.interrupted and history.epoch == [0, 2]
+    assert history.test_accuracy[-1] > history.test_accuracy[0]
+    assert not torch.equal(before, model[0].weight)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "lr", "weight_decay", "eval_every"])
+def test_settings_are_checked(name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        kdlab.train(models.MLP(64, [4], 10), data.digits(), progress=False, **{name: -1})
