@@ -283,11 +283,14 @@ class BetaExplorer(ipywidgets.VBox):
             scales={"x": names, "y": self._gradient_scale}, colors=[look.GRADIENT], padding=0.4
         )
         self._probability_figure = look.figure(
-            [self._probabilities], look.class_axes(self._examples.class_names, names, share)
+            [self._probabilities],
+            look.class_axes(self._examples.class_names, names, share),
+            height="200px",
         )
         self._gradient_figure = look.figure(
             [self._gradient],
             look.class_axes(self._examples.class_names, names, self._gradient_scale),
+            height="200px",
         )
         self._picture = look.Picture(self._examples.inputs)
         self._caption, self._readout = ipywidgets.HTML(), ipywidgets.HTML()
@@ -345,11 +348,10 @@ class BetaExplorer(ipywidgets.VBox):
             )
             self._redraw()
         labels = self._examples.labels
-        truth = (
-            ""
-            if labels is None
-            else f", labelled <b>{html.escape(self._examples.class_names[labels[self.example]])}</b>"
-        )
+        truth = ""
+        if labels is not None:
+            name = self._examples.class_names[labels[self.example]]
+            truth = f", labelled <b>{html.escape(name)}</b>"
         rank = self._sequences["hesitant"].index(self.example) + 1
         self._caption.value = (
             f"Example {self.example}{truth}.<br>The teacher hesitates here<br>"

@@ -29,14 +29,16 @@ def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tenso
     ):
         opacity = look.OPACITY[colour]
         bars.bar([x + side for x in places], values, 0.4, color=colour, alpha=opacity, label=words)
-    bars.set(ylim=(0, 1), ylabel="softened output")
+    bars.set(ylim=(0, 1), ylabel="softened output", title="Softened outputs")
     bars.legend(frameon=False)
 
     slopes = fig.add_subplot(grid[1, 1], sharex=bars)
     slopes.bar(places, gradient, 0.5, color=look.GRADIENT)
     slopes.axhline(0, color="black", linewidth=0.8)
     bound = look.round_up(max(map(abs, gradient)))
-    slopes.set(ylim=(-bound, bound), ylabel="∂loss/∂z_s", xlabel="class")
+    slopes.set(
+        title="Gradient of the loss", ylim=(-bound, bound), ylabel="∂loss/∂z_s", xlabel="class"
+    )
     slopes.set_xticks(list(places), names)
     if max(map(len, names)) > 4:
         slopes.tick_params("x", rotation=30)
@@ -51,17 +53,17 @@ def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tenso
             pane.plot(picture.numpy(), color="#777777")
             pane.set_xlabel("sample")
 
-    words = fig.add_subplot(grid[1, 0])
-    words.set_axis_off()
+    text_pane = fig.add_subplot(grid[1, 0])
+    text_pane.set_axis_off()
     label = "" if state["label"] is None else f", labelled {state['class_names'][state['label']]}"
     lines = [
         f"example {state['example']}{label}",
         f"β = {state['beta']:.3g}   T = {state['temperature']:.3g}",
         f"entropy: teacher {state['teacher_entropy']:.3f}",
         f"              student {state['student_entropy']:.3f}",
-        f"effective classes: {state['teacher_effective_classes']:.2f}",
+        f"effective classes: teacher {state['teacher_effective_classes']:.2f}",
         f"              student {state['student_effective_classes']:.2f}",
         f"{loss_name} = {state['loss']:.4g}",
     ]
-    words.text(0, 1, "\n".join(lines), va="top", transform=words.transAxes, linespacing=1.5)
+    text_pane.text(0, 1, "\n".join(lines), va="top", transform=text_pane.transAxes, linespacing=1.5)
     return fig
