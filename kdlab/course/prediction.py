@@ -1,4 +1,4 @@
-"""Prediction: a question before an experiment, which the learner answers before seeing the result."""
+"""Prediction: a question that the learner answers before the experiment runs."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,16 @@ import ipywidgets
 class Prediction(ipywidgets.VBox):
     """A question with options to choose from and a button that commits the choice.
 
-    >>> bet = Prediction("Does the probability of the top class rise as β falls?", ["rises", "falls"])
+    >>> bet = Prediction("As β falls, the top probability", ["rises", "falls"])
     >>> bet
-    Prediction('Does the probability of the top class rise as β falls?')
+    Prediction('As β falls, the top probability')
     >>> bet.score("falls")
     The experiment says: falls. (No prediction was committed above.)
     """
 
     def __init__(self, question: str, options: Sequence[str]) -> None:
-        self.question, self.options, self.committed = question, tuple(options), None
+        self.question, self.options = question, tuple(options)
+        self.committed: str | None = None
         self._choice = ipywidgets.RadioButtons(
             options=self.options, value=None, description="", layout={"width": "auto"}
         )
