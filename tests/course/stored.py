@@ -29,7 +29,7 @@ COURSE = [
 ]
 # Not yet in the form that the tests of this folder ask for; to be emptied, never to grow.
 EXEMPT = {
-    "00_start_here",
+    "laboratory",
     "01_background",
     "02_core_concepts",
     "03_algorithm",

@@ -8,7 +8,7 @@ import pytest
 import kdlab.course.checks
 from kdlab import course
 
-from .stored import EXEMPT, IN_FORM, exercises
+from .stored import COURSE, EXEMPT, IN_FORM, exercises
 
 EXERCISES = [exercise for name in IN_FORM for exercise in exercises(name)]
 each_exercise = pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_solution_passes(exercise):
 
 
 def test_every_check_has_its_exercise_and_every_exercise_its_check():
-    numbers = {int(name[:2]) for name in EXEMPT}
+    numbers = {int(name[:2]) for name in COURSE if name in EXEMPT}
     registered = [n for n in course.registered() if int(n.split(".")[0]) not in numbers]
     assert sorted(registered) == sorted(exercise.name for exercise in EXERCISES)
 
