@@ -42,7 +42,6 @@ EXEMPT = {
     "10_policy_distillation",
     "11_the_missing_digit",
     "12_language_model",
-    "13_errata",
 }
 IN_FORM = [name for name in COURSE if name not in EXEMPT]
 
