@@ -114,3 +114,9 @@ class Prediction(ipywidgets.VBox):
 
     def __repr__(self) -> str:
         return f"Prediction({self.question!r})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widget, and the question as a list for pages on which nothing runs."""
+        options = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)
+        asked = f"<p><b>Predict first:</b> {html.escape(self.question)}</p><ul>{options}</ul>"
+        return {**super()._repr_mimebundle_(**kwargs), "text/html": asked}

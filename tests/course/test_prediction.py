@@ -63,3 +63,11 @@ def test_bad_arguments():
 def test_the_choice_is_labelled_for_readers_of_screens():
     widget = bet("Is it 1 < 2?")
     assert widget._choice.tooltip == "Is it 1 < 2?" and "1 &lt; 2" in widget.children[0].value
+
+
+def test_a_page_on_which_nothing_runs_shows_the_question_and_the_options():
+    bundle = Prediction("Is it 1 < 2?", ["a & b", "c"])._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert (
+        "1 &lt; 2?" in bundle["text/html"] and "<li>a &amp; b</li><li>c</li>" in bundle["text/html"]
+    )
