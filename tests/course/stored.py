@@ -47,7 +47,7 @@ IN_FORM = [name for name in COURSE if name not in EXEMPT]
 
 _SOLUTION = re.compile(r"<summary>\s*Solution (\d+\.\d+)\s*</summary>(.*?)</details>", re.DOTALL)
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
-_HEADING = re.compile(r"^### Exercise (\d+\.\d+) \(([^)]+)\) (\S.*)$", re.MULTILINE)
+_HEADING = re.compile(r"^### Exercise (\d+\.\d+) (?:\(([^)]+)\) )?(\S.*)$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^()\s]+(?:\([^()]*\))?[^()\s]*)\)")
 
 
@@ -73,7 +73,7 @@ def markdown(notebook):
 
 
 def headings(notebook):
-    """(number, level, title) of each exercise, as its heading has them."""
+    """(number, level or "", title) of each exercise, as its heading has them."""
     return _HEADING.findall(markdown(notebook))
 
 
