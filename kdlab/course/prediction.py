@@ -48,7 +48,7 @@ class Score:
 class Prediction(ipywidgets.VBox):
     """A question with options to choose from and a button that commits the choice.
 
-    The choice can be made with the keyboard (Tab, arrows, Space). It can't be changed once
+    The choice can be made with the keyboard (Tab and Space). It can't be changed once
     committed; running the cell again begins anew. `commit` does the same from code.
 
     Raises:
