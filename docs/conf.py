@@ -6,6 +6,10 @@ Nothing is executed: pages show the outputs that the notebooks store.
 import sys
 from pathlib import Path
 
+import matplotlib
+
+from kdlab import diagrams
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "kdlab"
@@ -34,4 +38,10 @@ html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
+
+# The picture on the first page, drawn by the library.
+matplotlib.use("Agg")
+picture = Path(__file__).parent / "static" / "distillation.svg"
+diagrams.distillation().savefig(picture, bbox_inches="tight")
