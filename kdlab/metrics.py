@@ -50,7 +50,7 @@ def effective_classes(probabilities: Tensor) -> Tensor:
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Σ over confidence bins of (share of rows) · |accuracy − mean confidence|.
+    """Σ over confidence bins of (share of rows) · `|accuracy − mean confidence|`.
 
     Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
 
