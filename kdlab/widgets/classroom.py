@@ -14,6 +14,7 @@ from kdlab.data import Dataset
 from kdlab.functional import distillation_loss
 from kdlab.models import MLP
 from kdlab.training import BatchLoss, predict, train
+from kdlab.widgets.slices import threads_for
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,9 @@ class Classroom:
             model = self.make_student(width)
         return model, random
 
-    def fold(self, held_out: int, seed: int) -> "Classroom":
-        """`held_out` training examples, drawn at random, in the place of the test set."""
-        order = torch.randperm(
-            len(self.data.x_train), generator=torch.Generator().manual_seed(seed)
-        )
+    def fold(self, held_out: int) -> "Classroom":
+        """`held_out` training examples, drawn at random (seeded), in the place of the test set."""
+        order = torch.randperm(len(self.data.x_train), generator=torch.Generator().manual_seed(0))
         out, kept = order[:held_out], order[held_out:]
         x, y, z = self.data.x_train, self.data.y_train, self.train_targets
         data = replace(self.data, x_train=x[kept], y_train=y[kept], x_test=x[out], y_test=y[out])
@@ -178,5 +177,6 @@ def handed_down(examples: int) -> tuple[nn.Module, Dataset]:
     random = Randomness(0)
     with random.drawn():
         teacher = MLP(digits.num_features, [256], digits.num_classes)
-        train(teacher, known, epochs=30, lr=5e-3, progress=False)
+        with threads_for(teacher):
+            train(teacher, known, epochs=30, lr=5e-3, progress=False)
     return teacher, digits.subset(examples)

@@ -54,7 +54,7 @@ class Slices:
         return self._task is not None
 
     def start(self, work: Iterator, model: nn.Module) -> None:
-        """Begin to train models like this one; RuntimeError where no event loop runs (a script, say)."""
+        """Begin to train models like this one; RuntimeError where no event loop runs (a script)."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

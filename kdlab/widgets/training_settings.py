@@ -41,13 +41,13 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     return int(number)
 
 
-def check_betas(value: Any, most: int) -> tuple[float, ...]:
+def check_betas(value: Any, fewest: int, most: int) -> tuple[float, ...]:
     """Different β from 0.001 to 1000, in ascending order, or a ValueError."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"betas: got {value!r}; expected a list of numbers")
     betas = tuple(sorted(check_number("betas", beta, 1e-3, 1e3) for beta in value))
-    if not 1 <= len(set(betas)) == len(betas) <= most:
-        raise ValueError(f"betas: got {list(value)}; expected 1 to {most} different numbers")
+    if not fewest <= len(set(betas)) == len(betas) <= most:
+        raise ValueError(f"betas: got {list(betas)}; expected {fewest} to {most} different numbers")
     return betas
 
 
@@ -73,6 +73,7 @@ def alert(text: str) -> str:
 class TrainingSettings(ipywidgets.VBox):
     """β values, α, divergence, learning rate, student size and seeds, with a control for each."""
 
+    FEWEST_BETAS: ClassVar[int] = 1
     MOST_BETAS: ClassVar[int] = 5
     FEWEST_SEEDS: ClassVar[int] = 1
 
@@ -103,7 +104,9 @@ class TrainingSettings(ipywidgets.VBox):
 
     @traitlets.validate("betas")
     def _valid_betas(self, proposal: Any) -> tuple[float, ...]:
-        return self._allowed("betas", check_betas(proposal.value, self.MOST_BETAS))
+        return self._allowed(
+            "betas", check_betas(proposal.value, self.FEWEST_BETAS, self.MOST_BETAS)
+        )
 
     @traitlets.validate("label_weight")
     def _valid_label_weight(self, proposal: Any) -> float:
