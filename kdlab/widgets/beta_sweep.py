@@ -1,14 +1,11 @@
 """BetaSweep: accuracy against β over seeds, a recommended β, and how sure it is."""
 
-import html
 import math
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import bqplot
 import ipywidgets
 import numpy as np
 from torch import nn
@@ -17,21 +14,18 @@ from tqdm.auto import tqdm
 from kdlab.data import Dataset
 from kdlab.widgets import look
 from kdlab.widgets.classroom import check_classroom, check_student
-from kdlab.widgets.curves import LABELS_ONLY, Curve, Style, spread, table
-from kdlab.widgets.recommendation import LEVEL, Recommendation, recommend
+from kdlab.widgets.recommendation import Recommendation, recommend
 from kdlab.widgets.slices import Slices, threads_for
-from kdlab.widgets.training_settings import TrainingSettings, alert, check_number, check_whole
+from kdlab.widgets.sweep_view import HELP, SweepView, verdict
+from kdlab.widgets.training_settings import (
+    TrainingSettings,
+    check_number,
+    check_whole,
+    words_of,
+)
 from kdlab.widgets.trials import Results, Trials
 
-DISTILLED = Style(look.STUDENT, "solid")
-LABELS = Style(*LABELS_ONLY)
 REDRAW_SECONDS = 0.15
-HELP = (
-    "Each seed gives the same initial weights and batches to every β. "
-    "β is chosen on the held-out examples; the test set is used at the end, for the β chosen. "
-    "Training runs in slices of the kernel's event loop, 20 ms at a time, without a thread: other "
-    "cells run in between. What has been trained once is kept."
-)
 
 
 class BetaSweep(TrainingSettings):
@@ -132,13 +126,12 @@ class BetaSweep(TrainingSettings):
         self._trials = Trials(room, Results(folder), held_out=aside, count=count, batch_size=size)
         self._count = count
         self._make_buttons()
-        self._make_chart()
+        self._view = SweepView()
         self._look_up()
         self._draw()
         self.observe(lambda _: self._follow_settings(), list(self.SETTINGS))
         self.add_class("kdlab-beta-sweep")
-        self.layout = ipywidgets.Layout(max_width="900px", width="100%")
-        self.children = self._arrange()
+        look.dress(self, self._arrange(), self._view.NAMES)
 
     # What the sweep does.
 
@@ -294,14 +287,14 @@ class BetaSweep(TrainingSettings):
                 "gain_is_sure": best.gain_is_sure,
             },
             "test": self._tested and {name: list(row) for name, row in self._tested.items()},
-            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+            "error": self.error and words_of(self.error),
         }
 
     def figure(self) -> Any:
         """The same as a matplotlib figure, for a page where nothing moves."""
         from kdlab.widgets.sweep_figure import draw
 
-        return draw(self.state, *self._complete(), self._verdict())
+        return draw(self.state, *self._complete(), verdict(self.recommendation))
 
     def __repr__(self) -> str:
         return f"BetaSweep({len(self.betas)} betas, {self.seeds} seeds, status={self.status!r})"
@@ -336,140 +329,29 @@ class BetaSweep(TrainingSettings):
             style={"description_width": "initial"},
             layout=look.control_layout("260px"),
         )
-        self._status, self._note, self._numbers = (ipywidgets.HTML() for _ in range(3))
-
-    def _make_chart(self) -> None:
-        self._x, self._y = bqplot.LogScale(), bqplot.LinearScale(min=0, max=1)
-        scales = {"x": self._x, "y": self._y}
-        self._distilled = Curve(scales, DISTILLED, marker="circle", marker_size=50)
-        self._labels = Curve(scales, LABELS)
-        self._chosen = bqplot.Scatter(
-            x=[],
-            y=[],
-            scales=scales,
-            colors=["transparent"],
-            stroke=look.TEACHER,
-            stroke_width=3,
-            default_size=260,
-        )
-        self._x_axis = bqplot.Axis(
-            scale=self._x, label="β = 1/T", grid_lines="none", tick_format="~g"
-        )
-        self._chart = look.figure(
-            [*(c.marks[i] for i in (0, 1) for c in (self._labels, self._distilled)), self._chosen],
-            [
-                self._x_axis,
-                bqplot.Axis(scale=self._y, orientation="vertical", num_ticks=6, tick_format=".0%"),
-            ],
-            height="300px",
-        )
+        self._status, self._note = ipywidgets.HTML(), ipywidgets.HTML()
 
     def _drawn_now_and_then(self) -> None:
         if time.perf_counter() - self._drawn_at > REDRAW_SECONDS:
             self._draw()
 
     def _draw(self) -> None:
-        status = self.status
-        rows, labels = self._complete()
-        ends = [self.betas[0] / 1.15, self.betas[-1] * 1.15]
-        with self._x.hold_sync(), self._x_axis.hold_sync():
-            self._x.min, self._x.max = ends
-            self._x_axis.tick_values = list(self.betas)
-        self._distilled.show(list(self.betas), rows)
-        self._labels.show(ends, [row * 2 for row in labels])
-        values = [v for row in (*rows, *labels) for v in row if math.isfinite(v)]
-        if values:
-            with self._y.hold_sync():
-                self._y.min = max(0.0, math.floor(20 * min(values)) / 20)
-                self._y.max = min(1.0, math.ceil(20 * max(values) + 0.01) / 20)
-        best = self.recommendation
-        with self._chosen.hold_sync():
-            self._chosen.x = [best.beta] if best else []
-            self._chosen.y = [np.mean(rows, 0)[self.betas.index(best.beta)]] if best else []
+        status, done, total = self.status, self._done(), self._total()
+        self._view.show(self.betas, *self._complete(), self.seeds, self.recommendation)
         running = status == "running"
         for name in self.SETTINGS:
             getattr(self, f"_{name}").disabled = running
         self._run.description = "Cancel" if running else "Run"
         self._run.disabled = status == "finished"
-        self._progress.value = (self._done() + self._fraction * running) / self._total()
-        self._status.value = f'<span role="status">{self._status_words(status)}</span>'
-        self._note.value = self._notes()
-        self._numbers.value = self._table(rows, labels)
+        self._progress.value = (done + self._fraction * running) / total
+        self._status.value = f'<span role="status">{self._view.status(status, done, total)}</span>'
+        self._note.value = self._view.notes(
+            self.divergence, self.recommendation, self._tested, self.error
+        )
         self._drawn_at = time.perf_counter()
-
-    def _status_words(self, status: str) -> str:
-        done, total = self._done(), self._total()
-        return {
-            "ready": f"Ready: {total - done} students to train"
-            + (f", {done} kept from before." if done else "."),
-            "running": f"{done} of {total} students; the kernel is free for other cells.",
-            "cancelled": f"Cancelled: {done} of {total} students are kept; Run trains the rest.",
-            "finished": f"Finished: {total} students.",
-            "failed": f"Stopped by an error; {done} of {total} students are kept.",
-        }[status]
-
-    def _verdict(self) -> str:
-        if self.recommendation is None:
-            return "No recommendation before every seed is complete"
-        return str(self.recommendation)
-
-    def _test_words(self) -> str:
-        if self._tested is None:
-            return "The test set has not been used."
-        distilled, labels = self._tested["distilled"], self._tested["labels_only"]
-        gains = [a - b for a, b in zip(distilled, labels, strict=True)]
-        return (
-            f"On the test set, mean (worst–best seed): {spread(distilled)} at that β, "
-            f"{spread(labels)} on labels only; the difference, seed by seed, is "
-            f"{100 * np.mean(gains):+.1f} points ({100 * min(gains):+.1f} to "
-            f"{100 * max(gains):+.1f})."
-        )
-
-    def _notes(self) -> str:
-        lines = []
-        if self.error is not None:
-            trace = "".join(traceback.format_exception(self.error))
-            lines.append(
-                f"{alert(f'{type(self.error).__name__}: {self.error}')}"
-                "<details><summary>Traceback</summary>"
-                f'<pre style="overflow-x:auto;line-height:1.3">{html.escape(trace)}</pre></details>'
-            )
-        if self.divergence == "mse_logits":
-            lines.append("β and T² do not enter mse_logits: every β does the same.")
-        if self.recommendation is not None:
-            lines.append(f"<b>{html.escape(self._verdict())}</b>")
-            lines.append(html.escape(self._test_words()))
-        return "<br>".join(lines)
-
-    def _table(self, rows: list[list[float]], labels: list[list[float]]) -> str:
-        best, lines = self.recommendation, []
-        for i, beta in enumerate(self.betas):
-            values = [row[i] for row in rows]
-            measured = all(map(math.isfinite, values))
-            verdict, share = "", ""
-            if best is not None:
-                share = f"{best.shares[beta]:.0%}"
-                verdict = "told apart: worse"
-                if beta == best.beta:
-                    verdict = "recommended"
-                elif beta in best.ties:
-                    verdict = "cannot be told apart"
-            lines.append([
-                f"{DISTILLED.swatch()} β = {beta:g}", f"{1 / beta:.3g}",
-                spread(values) if measured else "–", share, verdict,
-            ])  # fmt: skip
-        alone = [row[0] for row in labels]
-        measured = all(map(math.isfinite, alone))
-        lines.append(
-            [f"{LABELS.swatch()} labels only", "", spread(alone) if measured else "–", "", ""]
-        )
-        seeds = len(rows) if any(map(math.isfinite, rows[0])) else 0
-        head = ["", "T", f"held out, {seeds} of {self.seeds} seeds", "best in", "verdict"]
-        return table(head, lines, "Held-out accuracy: mean, worst to best, and verdict for each β")
 
     def _arrange(self) -> list:
         wrap = ipywidgets.Layout(**look.WRAP)
-        level = f"{LEVEL:.0%}"
         return [
             ipywidgets.HBox([self._run, self._progress, self._status], layout=wrap),
             ipywidgets.HBox([self._betas, self._betas_error], layout=wrap),
@@ -477,10 +359,7 @@ class BetaSweep(TrainingSettings):
             ipywidgets.HBox([self._width, self._seeds], layout=wrap),
             self._note,
             ipywidgets.HTML("<b>Held-out accuracy against β</b>, mean and range over seeds"),
-            self._chart,
-            self._numbers,
-            ipywidgets.HTML(
-                f"<small>{HELP} “Best in”: share of resamples of seeds and examples; “told "
-                f"apart”: by a paired t-test at {level} in all.</small>"
-            ),
+            self._view.chart,
+            self._view.numbers,
+            ipywidgets.HTML(f"<small>{HELP}</small>"),
         ]

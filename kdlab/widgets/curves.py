@@ -87,7 +87,11 @@ def spread(values: list[float], digits: int = 3) -> str:
 
     >>> spread([0.5, 0.75])
     '0.625 (0.500–0.750)'
+    >>> spread([float("nan")])  # not measured
+    '–'
     """
+    if not np.isfinite(values).all():
+        return "–"
     mean = f"{np.mean(values):.{digits}f}"
     if len(values) == 1:
         return mean

@@ -1,40 +1,24 @@
 """DistillationRace: students train live, on labels and on a teacher at several β."""
 
-import html
 import math
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bqplot
 import ipywidgets
-import numpy as np
 from torch import nn
 
 from kdlab.data import Dataset
 from kdlab.metrics import accuracy
 from kdlab.widgets import look
 from kdlab.widgets.classroom import check_classroom, check_student
-from kdlab.widgets.curves import Curve, Style, lane_styles, spread, table
-from kdlab.widgets.lanes import QUANTITIES, Race
+from kdlab.widgets.lanes import QUANTITIES, Race, lane_name
+from kdlab.widgets.race_view import HELP, RaceView
 from kdlab.widgets.slices import Slices, threads_for
-from kdlab.widgets.training_settings import TrainingSettings, alert, check_whole
+from kdlab.widgets.training_settings import TrainingSettings, check_whole, words_of
 
-LOSSES = {
-    "training loss, each lane its own": "loss",
-    "cross-entropy on the test set": "cross_entropy",
-}
-SYMBOLS = {"lr": "learning rate", "label_weight": "α", "divergence": "divergence"}
 # Redrawing more often than this costs the browser more than the eye gains.
 REDRAW_SECONDS = 0.15
-HELP = (
-    "Training runs in slices of the kernel's event loop, 20 ms at a time, without a thread: other "
-    "cells run in between, and a cell that computes holds the race until it is done. "
-    "Learning rate, α and divergence apply from the next step; a β that is added starts at step 0 "
-    "and catches up under the same settings, one that is removed leaves; size and seeds apply at "
-    "Reset."
-)
 
 
 class DistillationRace(TrainingSettings):
@@ -132,14 +116,13 @@ class DistillationRace(TrainingSettings):
         check_student(self._room, self.width)
         self._teacher_accuracy = accuracy(self._room.test_targets, self._room.data.y_test)
         self._make_buttons()
-        self._make_charts()
+        self._view = RaceView(self._steps, self._teacher_accuracy, self._draw)
         self._new_race()
         self.observe(self._follow_step_setting, ["lr", "label_weight", "divergence"])
         self.observe(self._follow_betas, "betas")
         self.observe(self._follow_student, ["width", "seeds"])
         self.add_class("kdlab-distillation-race")
-        self.layout = ipywidgets.Layout(max_width="1100px", width="100%")
-        self.children = self._arrange()
+        look.dress(self, self._arrange(), self._view.NAMES, width="1100px")
 
     # What the race does.
 
@@ -215,7 +198,8 @@ class DistillationRace(TrainingSettings):
             count=self._steps,
             batch_size=self._batch_size,
         )
-        self._draw_lanes()
+        self._view.lanes(self._race)
+        self._draw()
 
     def _follow_step_setting(self, change: Any) -> None:
         self._race.set(**{change.name: change.new})
@@ -224,7 +208,8 @@ class DistillationRace(TrainingSettings):
     def _follow_betas(self, change: Any) -> None:
         going_on = self._slices.running
         self._race.set_betas(change.new)
-        self._draw_lanes()
+        self._view.lanes(self._race)
+        self._draw()
         # A race that is over runs on only if it is told to.
         if going_on and not self._slices.running:
             self.start()
@@ -255,7 +240,7 @@ class DistillationRace(TrainingSettings):
             "steps": self._steps,
             "changes": self._race.schedule.changes(),
             "teacher_accuracy": self._teacher_accuracy,
-            "error": None if self.error is None else _words(self.error),
+            "error": self.error and words_of(self.error),
             "lanes": {
                 lane_name(beta): {
                     "beta": beta,
@@ -270,7 +255,7 @@ class DistillationRace(TrainingSettings):
         """The same curves as a matplotlib figure, for a page where nothing moves."""
         from kdlab.widgets.race_figure import draw
 
-        return draw(self.state, self._loss_shown.value, self._loss_words())
+        return draw(self.state, self._view.loss, self._view.loss_words)
 
     def __repr__(self) -> str:
         return (
@@ -301,15 +286,7 @@ class DistillationRace(TrainingSettings):
             style={"description_width": "initial"},
             layout=look.control_layout("240px"),
         )
-        self._status, self._note, self._numbers = (ipywidgets.HTML() for _ in range(3))
-        self._loss_shown = ipywidgets.Dropdown(
-            options=LOSSES,
-            value="loss",
-            description="Loss shown",
-            style={"description_width": "initial"},
-            layout=look.control_layout("320px"),
-        )
-        self._loss_shown.observe(lambda _: self._draw(), "value")
+        self._status, self._note = ipywidgets.HTML(), ipywidgets.HTML()
 
     def _start_or_pause(self) -> None:
         if self.status == "running":
@@ -324,189 +301,31 @@ class DistillationRace(TrainingSettings):
             # The widget shows it; there is no caller to tell.
             assert self.error is not None
 
-    def _make_charts(self) -> None:
-        self._x = bqplot.LinearScale(min=0, max=self._steps)
-        self._share = bqplot.LinearScale(min=0, max=1)
-        scales = {
-            "accuracy": self._share,
-            "agreement": self._share,
-            "loss": bqplot.LogScale(),
-        }
-        unit = {"x": self._x, "y": bqplot.LinearScale(min=0, max=1)}
-        self._scales = {name: {"x": self._x, "y": y} for name, y in scales.items()}
-        self._changes = bqplot.Lines(
-            x=[], y=[], scales=unit, colors=["#8A8A8A"], line_style="dotted", stroke_width=1.5
-        )
-        self._teacher = bqplot.Lines(
-            x=[0, self._steps],
-            y=[self._teacher_accuracy] * 2,
-            scales=self._scales["accuracy"],
-            colors=[look.TEACHER],
-            stroke_width=1.5,
-        )
-        self._charts = {
-            name: look.figure(
-                [],
-                [
-                    bqplot.Axis(scale=self._x, label="step", num_ticks=5, grid_lines="none"),
-                    bqplot.Axis(
-                        scale=y,
-                        orientation="vertical",
-                        num_ticks=5,
-                        tick_format="~g" if name == "loss" else ".0%",
-                    ),
-                ],
-                height="230px",
-            )
-            for name, y in scales.items()
-        }
-
-    def _draw_lanes(self) -> None:
-        """New curves for the lanes that there are now."""
-        self._styles = lane_styles(tuple(self._race.lanes))
-        self._curves = {
-            name: {beta: Curve(scales, style) for beta, style in self._styles.items()}
-            for name, scales in self._scales.items()
-        }
-        self._draw()
-        for name, curves in self._curves.items():
-            # All bands first, so that no band lies over a line.
-            marks = [curve.marks[i] for i in (0, 1) for curve in curves.values()]
-            beside = [self._teacher] if name == "accuracy" else []
-            self._charts[name].marks = [self._changes, *beside, *marks]
-
     def _drawn_now_and_then(self) -> None:
         if time.perf_counter() - self._drawn_at > REDRAW_SECONDS:
             self._draw()
 
     def _draw(self) -> None:
-        if not hasattr(self, "_curves"):
-            return
         race, status = self._race, self.status
-        shown = {"accuracy": "accuracy", "agreement": "agreement", "loss": self._loss_shown.value}
-        for name, curves in self._curves.items():
-            for beta, curve in curves.items():
-                curve.show(*race.curve(beta, shown[name]))
-        self._share.min = self._lowest_share()
-        changes = sorted({change["step"] - 1 for change in race.schedule.changes()})
-        with self._changes.hold_sync():
-            self._changes.x = [[step, step] for step in changes]
-            self._changes.y = [[0, 1] for _ in changes]
+        self._view.show(race)
         self._progress.value = race.step
         self._start.description = "Pause" if status == "running" else "Start"
-        self._start.disabled = status in ("finished", "failed")
-        self._step.disabled = status in ("finished", "failed")
-        self._status.value = f'<span role="status">{self._status_words(status)}</span>'
-        self._note.value = self._notes()
-        self._numbers.value = self._table()
+        self._start.disabled = self._step.disabled = status in ("finished", "failed")
+        self._status.value = f'<span role="status">{self._view.status(race, status)}</span>'
+        self._note.value = self._view.notes(race, self.settings, self.error)
         self._drawn_at = time.perf_counter()
 
-    def _lowest_share(self) -> float:
-        """Where the shares' axis starts: a tenth below what the lanes have had since half way, so
-        that lanes close to each other can be told apart."""
-        lowest = 1.0
-        for beta in self._race.lanes:
-            for quantity in ("accuracy", "agreement"):
-                at, rows = self._race.curve(beta, quantity)
-                recent = [i for i, step in enumerate(at) if step >= at[-1] / 2]
-                lowest = min(lowest, np.asarray(rows)[:, recent].min())
-        return max(0.0, math.floor(10 * lowest) / 10 - 0.1 * (lowest > 0.95))
-
-    def _status_words(self, status: str) -> str:
-        race = self._race
-        return {
-            "ready": f"Ready: {len(race.runners)} students in {len(race.lanes)} lanes.",
-            "running": "Training; the kernel is free for other cells.",
-            "paused": f"Paused at step {race.step} of {self._steps}.",
-            "finished": f"Finished: {self._steps} steps.",
-            "failed": f"Stopped by an error at step {race.step}. Reset starts afresh.",
-        }[status]
-
-    def _notes(self) -> str:
-        lines = []
-        if self.error is not None:
-            trace = "".join(traceback.format_exception(self.error))
-            lines.append(
-                f"{alert(_words(self.error))}<details><summary>Traceback</summary>"
-                f'<pre style="overflow-x:auto;line-height:1.3">{html.escape(trace)}</pre></details>'
-            )
-        race = self._race
-        if (self.width, self.seeds) != (race.width, race.seeds):
-            lines.append(
-                f"<b>At Reset:</b> students of size {self.width}, {_count(self.seeds, 'seed')} "
-                f"(racing now: size {race.width}, {_count(race.seeds, 'seed')})."
-            )
-        if self.divergence == "mse_logits" and len(self.betas) > 1:
-            lines.append("β and T² do not enter mse_logits: its lanes do the same.")
-        changes = race.schedule.changes()
-        for change in changes[-4:]:
-            before, after = (
-                f"{v:.3g}" if isinstance(v, float) else v
-                for v in (change["before"], change["after"])
-            )
-            name = SYMBOLS[change["name"]]
-            lines.append(f"From step {change['step']}: {name} {after} (was {before}).")
-        return "<br>".join(lines)
-
-    def _loss_words(self) -> str:
-        return {"loss": "Training loss", "cross_entropy": "Cross-entropy, test"}[
-            self._loss_shown.value
-        ]
-
-    def _table(self) -> str:
-        rows = []
-        quantities = ("accuracy", "agreement", self._loss_shown.value)
-        for beta, style in self._styles.items():
-            at, _ = self._race.curve(beta, "accuracy")
-            now = [spread([row[-1] for row in self._race.curve(beta, q)[1]]) for q in quantities]
-            first = f"{style.swatch()} {html.escape(lane_name(beta))}"
-            rows.append([first, str(at[-1]), *(text.replace("nan", "–", 1) for text in now)])
-        teacher = f"{Style(look.TEACHER, 'solid').swatch()} teacher"
-        rows.append([teacher, "", f"{self._teacher_accuracy:.3f}", "", ""])
-        head = ["", "step", "accuracy", "agreement", self._loss_words().lower()]
-        several = ": mean (worst–best of the seeds)" if self._race.seeds > 1 else ""
-        return table(head, rows, f"Where the lanes stand{several}")
-
     def _arrange(self) -> list:
-        box, wrap = ipywidgets.Layout, ipywidgets.Layout(**look.WRAP)
-        titles = {
-            "accuracy": "Accuracy on the test set",
-            "agreement": "Agreement with the teacher",
-            "loss": "Loss",
-        }
-        panes = [
-            ipywidgets.VBox(
-                [ipywidgets.HTML(f"<b>{titles[name]}</b>"), chart],
-                layout=box(flex="1 1 300px", min_width="280px"),
-            )
-            for name, chart in self._charts.items()
-        ]
+        wrap = ipywidgets.Layout(**look.WRAP)
         return [
             ipywidgets.HBox(
                 [self._start, self._step, self._reset, self._progress, self._status], layout=wrap
             ),
             ipywidgets.HBox([self._betas, self._betas_error], layout=wrap),
             ipywidgets.HBox([self._label_weight, self._lr, self._divergence], layout=wrap),
-            ipywidgets.HBox([self._width, self._seeds, self._loss_shown], layout=wrap),
+            ipywidgets.HBox([self._width, self._seeds, self._view.loss_shown], layout=wrap),
             self._note,
-            self._numbers,
-            ipywidgets.HBox(panes, layout=box(**{**look.WRAP, "align_items": "stretch"})),
+            self._view.numbers,
+            self._view.charts,
             ipywidgets.HTML(f"<small>{HELP}</small>"),
         ]
-
-
-def lane_name(beta: float | None) -> str:
-    """A lane's name in `state` and on the charts.
-
-    >>> lane_name(0.25), lane_name(None)
-    ('β = 0.25', 'labels only')
-    """
-    return "labels only" if beta is None else f"β = {beta:g}"
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -26,6 +26,15 @@ class Point:
     cross_entropy: float
 
 
+def lane_name(beta: float | None) -> str:
+    """A lane's name in `state` and on the charts.
+
+    >>> lane_name(0.25), lane_name(None)
+    ('β = 0.25', 'labels only')
+    """
+    return "labels only" if beta is None else f"β = {beta:g}"
+
+
 class Schedule:
     """Which settings hold at which step: what changed during a race, and from when on.
 

@@ -2,6 +2,7 @@
 
 import html
 import math
+import traceback
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -64,10 +65,26 @@ def parse_betas(text: str) -> list[float]:
         raise ValueError(f"betas: got {text!r}; expected numbers such as 1/8, 0.25, 1") from None
 
 
-def alert(text: str) -> str:
-    """HTML of a message that a screen reader speaks at once."""
+def words_of(error: Exception) -> str:
+    """An exception in a line.
+
+    >>> words_of(ValueError("lr: got 0"))
+    'ValueError: lr: got 0'
+    """
+    return f"{type(error).__name__}: {error}"
+
+
+def alert(text: str, error: Exception | None = None) -> str:
+    """HTML of a message that a screen reader speaks at once, with an error's traceback folded."""
     colour = "color:var(--jp-error-color1, #B00020)"
-    return f'<span role="alert" style="{colour}">⚠ {html.escape(text)}</span>'
+    message = f'<span role="alert" style="{colour}">⚠ {html.escape(text)}</span>'
+    if error is None:
+        return message
+    trace = html.escape("".join(traceback.format_exception(error)))
+    return (
+        f"{message}<details><summary>Traceback</summary>"
+        f'<pre style="overflow-x:auto;line-height:1.3">{trace}</pre></details>'
+    )
 
 
 class TrainingSettings(ipywidgets.VBox):
@@ -152,7 +169,7 @@ class TrainingSettings(ipywidgets.VBox):
             return control
 
         self._label_weight = labelled(
-            ipywidgets.FloatSlider, "label_weight", "300px", "α (weight of the labels)",
+            ipywidgets.FloatSlider, "label_weight", "360px", "α (weight of the labels)",
             "0: the teacher alone; 1: the labels alone", min=0, max=1, step=0.05,
         )  # fmt: skip
         self._lr = labelled(
