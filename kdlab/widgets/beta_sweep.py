@@ -105,9 +105,10 @@ class BetaSweep(TrainingSettings):
         held_out: float = 0.5,
         folder: str | os.PathLike | None = None,
     ) -> None:
+        # First: a widget that is refused below is closed too.
+        self._slices = Slices(self._drawn_now_and_then, self._ended)
         self.error: Exception | None = None
         self._cancelled = False
-        self._slices = Slices(self._drawn_now_and_then, self._ended)
         self._drawn_at, self._fraction = -math.inf, 0.0
         count = check_whole("steps", steps, 1, 1_000_000)
         size = check_whole("batch_size", batch_size, 1, 1_000_000)

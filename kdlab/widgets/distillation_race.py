@@ -102,10 +102,11 @@ class DistillationRace(TrainingSettings):
         steps: int = 300,
         batch_size: int = 25,
     ) -> None:
+        # First: a widget that is refused below is closed too.
+        self._slices = Slices(self._drawn_now_and_then, self._ended)
         self.error: Exception | None = None
         self._steps = check_whole("steps", steps, 1, 1_000_000)
         self._batch_size = check_whole("batch_size", batch_size, 1, 1_000_000)
-        self._slices = Slices(self._drawn_now_and_then, self._ended)
         self._drawn_at = -math.inf
         super().__init__()
         self._set_up(

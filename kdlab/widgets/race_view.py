@@ -111,8 +111,10 @@ class RaceView:
         self._scales["accuracy"]["y"].min = _lowest_share(race)
         low, high = _decades(race, self.loss)
         loss = self._scales["loss"]["y"]
-        with loss.hold_sync():
+        with loss.hold_sync(), self._loss_axis.hold_sync():
             loss.min, loss.max = low, high
+            # Left to itself, the axis marks a log scale at even distances in the value.
+            self._loss_axis.tick_values = np.geomspace(low, high, round(np.log10(high / low)) + 1)
         changes = sorted({change["step"] - 1 for change in race.schedule.changes()})
         with self._changes.hold_sync():
             self._changes.x = [[step, step] for step in changes]
@@ -150,24 +152,20 @@ class RaceView:
 
     def _figure(self, name: str) -> Any:
         ticks = np.unique(np.linspace(0, self._steps, 4).round())
+        upright = bqplot.Axis(
+            scale=self._scales[name]["y"],
+            orientation="vertical",
+            num_ticks=5,
+            tick_format="~g" if name == "loss" else ".0%",
+        )
+        level = bqplot.Axis(
+            scale=self._x, label="step", tick_values=ticks, tick_format="d", grid_lines="none"
+        )
+        if name == "loss":
+            self._loss_axis = upright
         figure = look.figure(
-            [],
-            [
-                bqplot.Axis(
-                    scale=self._x, label="step", tick_values=ticks, tick_format="d",
-                    grid_lines="none",
-                ),
-                bqplot.Axis(
-                    scale=self._scales[name]["y"],
-                    orientation="vertical",
-                    num_ticks=5,
-                    tick_format="~g" if name == "loss" else ".0%",
-                ),
-            ],
-            height="230px",
-            kind=f"kdlab-race-{name}",
-            right=16,
-        )  # fmt: skip
+            [], [level, upright], height="230px", kind=f"kdlab-race-{name}", right=16
+        )
         figure.padding_x = 0
         return figure
 
