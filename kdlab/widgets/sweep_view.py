@@ -48,7 +48,11 @@ class SweepView:
             default_size=260,
         )
         self._x_axis = bqplot.Axis(
-            scale=self._x, label="β = 1/T", grid_lines="none", tick_format="~g"
+            scale=self._x,
+            label="β = 1/T",
+            label_offset="32px",
+            grid_lines="none",
+            tick_format="~g",
         )
         y_axis = bqplot.Axis(scale=self._y, orientation="vertical", num_ticks=6, tick_format=".0%")
         curves = (self._labels, self._distilled)
@@ -58,6 +62,7 @@ class SweepView:
             height="300px",
             kind="kdlab-sweep",
             right=16,
+            bottom=46,
         )
         self.chart.padding_x = 0
         self.numbers = ipywidgets.HTML()

@@ -3,7 +3,7 @@
 import html
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -148,6 +148,17 @@ class TrainingSettings(ipywidgets.VBox):
     def _valid_seeds(self, proposal: Any) -> int:
         return self._allowed("seeds", check_whole("seeds", proposal.value, self.FEWEST_SEEDS, 20))
 
+    def _when_out_of_sight(self, act: Callable[[], None]) -> None:
+        """Act when the last view of the widget has gone from the page: its cell ran again, or was
+        deleted. A widget that is not shown, in a script or a test, has nothing to lose."""
+        self._view_count = 0  # asks the page to count
+
+        def counted(change: Any) -> None:
+            if change.old and not change.new:
+                act()
+
+        self.observe(counted, "_view_count")
+
     def _allowed(self, name: str, value: Any) -> Any:
         """Where a widget may refuse a change for now."""
         return value
@@ -200,7 +211,7 @@ class TrainingSettings(ipywidgets.VBox):
             tooltip="Numbers or fractions with commas between them",
             continuous_update=False,
             style=style,
-            layout=look.control_layout("330px"),
+            layout=look.control_layout("430px"),
         )
         self._betas_error = ipywidgets.HTML()
         self._betas.observe(self._betas_typed, "value")

@@ -285,6 +285,10 @@ def test_closing_ends_the_training(make):
 
     async def main():
         sweep.start()
+        sweep._view_count = 1
+        sweep._view_count = 0  # no longer shown
+        assert sweep.status == "cancelled"
+        sweep.start()
         await asyncio.sleep(0.05)
         sweep.close()
         await asyncio.sleep(0)

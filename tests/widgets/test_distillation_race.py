@@ -320,6 +320,21 @@ def test_closing_ends_the_training(make):
     assert threading.active_count() == threads
 
 
+def test_a_race_that_nobody_sees_pauses(make):
+    race = make(steps=100_000)
+
+    async def main():
+        race.start()
+        race._view_count = 2  # what the page reports
+        race._view_count = 1
+        assert race.status == "running"
+        race._view_count = 0
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert race.status in ("ready", "paused")
+
+    asyncio.run(main())
+
+
 def test_start_needs_an_event_loop(make):
     race = make()
     with pytest.raises(RuntimeError, match=r"run\(\)"):
