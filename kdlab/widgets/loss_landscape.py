@@ -9,8 +9,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from kdlab.functional import IMPLEMENTED
 from kdlab.widgets import landscape_controls, landscape_view, look
+from kdlab.widgets.beta_numbers import DIVERGENCES
 from kdlab.widgets.descent import Descent
 from kdlab.widgets.examples import check_examples
 from kdlab.widgets.later import Later
@@ -101,7 +101,7 @@ class LossLandscape(ipywidgets.VBox):
         self._view = landscape_view.LandscapeView(self._surface, self._corner_names)
         self._controls = landscape_controls.LandscapeControls(self, self._surface)
         self._view.clicked.observe(self._drop_at_click, "y")
-        self._minimum_later = Later(self._find_minimum)
+        self._minimum_later = Later(self._find_minimum, quiet=0.06)
         self._redraw()
         self.observe(self._redraw, ["beta", "divergence", "temperature_scaling", "hold_colours"])
         self.observe(self._start_or_stop, "running")
@@ -124,7 +124,7 @@ class LossLandscape(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        return look.choice("divergence", proposal.value, IMPLEMENTED)
+        return look.choice("divergence", proposal.value, DIVERGENCES)
 
     @traitlets.validate("learning_rate")
     def _valid_learning_rate(self, proposal: Any) -> float:
