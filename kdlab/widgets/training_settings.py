@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import ipywidgets
 import traitlets
 
-from kdlab.functional import IMPLEMENTED
+from kdlab.functional import DIVERGENCES
 from kdlab.widgets import look
 from kdlab.widgets.classroom import Settings
 
@@ -131,9 +131,7 @@ class TrainingSettings(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        if proposal.value not in IMPLEMENTED:
-            names = ", ".join(map(repr, IMPLEMENTED))
-            raise ValueError(f"divergence: got {proposal.value!r}; expected one of {names}")
+        look.choice("divergence", proposal.value, DIVERGENCES)
         return self._allowed("divergence", proposal.value)
 
     @traitlets.validate("lr")
@@ -197,13 +195,7 @@ class TrainingSettings(ipywidgets.VBox):
             ipywidgets.BoundedIntText, "seeds", "130px", "Seeds",
             "How many students train for each setting", min=self.FEWEST_SEEDS, max=20,
         )  # fmt: skip
-        self._divergence = ipywidgets.Dropdown(
-            options=list(IMPLEMENTED),
-            value=self.divergence,
-            description="Divergence",
-            style=style,
-            layout=look.control_layout("200px"),
-        )
+        self._divergence = look.dropdown("Divergence", DIVERGENCES, self.divergence, "200px")
         traitlets.link((self, "divergence"), (self._divergence, "value"))
         self._betas = ipywidgets.Text(
             value=self._betas_text(),

@@ -10,6 +10,7 @@ import torch
 
 import kdlab
 from kdlab import data, models
+from kdlab.functional import DIVERGENCES
 from kdlab.widgets import DistillationRace
 from kdlab.widgets.classroom import handed_down
 from kdlab.widgets.slices import Slices
@@ -197,6 +198,18 @@ def test_alpha_of_one_is_the_labels_lane(make):
     race.run()
     lanes = curves(race)
     assert lanes["β = 0.25"] == lanes["labels only"]
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_every_divergence_races(make, divergence):
+    race = make(steps=3)
+    race.divergence = divergence
+    race.run()
+    rows = race.state["lanes"]["β = 0.25"]["loss"]
+    assert race.status == "finished" and all(0 < value < 100 for value in rows[0][1:])
+    assert ("mse_logits: its lanes" in race._note.value) is False  # there is one lane
+    race.betas = [0.25, 1]
+    assert ("mse_logits: its lanes" in race._note.value) == (divergence == "mse_logits")
 
 
 def test_a_lane_added_late_is_the_one_it_would_have_been(make):
