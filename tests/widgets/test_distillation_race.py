@@ -224,7 +224,9 @@ def test_a_lane_added_late_is_the_one_it_would_have_been(make):
     early.run()
     late.run()
     assert curves(late) == curves(early)
+    colour = late._view.styles[1.0]
     late.betas = [1.0]
+    assert late._view.styles[1.0] == colour != late._view.styles[None]
     assert list(late.state["lanes"]) == ["labels only", "β = 1"] and late.status == "finished"
 
 
