@@ -20,7 +20,7 @@ def test_slider_and_python_drive_the_same_marks(explorer):
     explorer.beta = 0.25
     assert explorer._beta.value == 0.25
     z_s, z_t = explorer._examples.student_logits[0], explorer._examples.teacher_logits[0]
-    drawn = torch.tensor(explorer._probabilities.y)
+    drawn = torch.tensor(explorer._view.probabilities.y)
     expected = torch.stack((kdlab.soften(z_t, 0.25), kdlab.soften(z_s, 0.25)))
     torch.testing.assert_close(drawn.float(), expected)
 
@@ -40,7 +40,7 @@ def test_state_is_the_librarys_loss(explorer, divergence, scaling):
     )
     loss.backward()
     assert explorer.state["loss"] == pytest.approx(loss.item())
-    assert explorer._gradient.y.tolist() == pytest.approx(z.grad.tolist())
+    assert explorer._view.gradient.y.tolist() == pytest.approx(z.grad.tolist())
 
 
 def test_prints_nothing_and_has_a_stable_repr(explorer, capsys):
