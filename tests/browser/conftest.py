@@ -3,10 +3,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import sync_playwright
 
-from tests.browser import chromium, serving
+from tests.browser import beta, chromium, serving
 from tests.browser.lab import NotebookPage
+from tests.browser.outputs import digits_outputs, write_notebook
 
 ARTIFACTS = serving.ROOT / "test-artifacts"
 SIZE = {"width": 1280, "height": 1000}
@@ -42,6 +44,16 @@ def lab(browser, tmp_path_factory):
         yield served
 
 
+@pytest.fixture(scope="package")
+def logits(lab):
+    """(student_logits, teacher_logits) on digits, and beside the served notebooks the same
+    with a notebook that opens BetaExplorer on them."""
+    outputs = digits_outputs()
+    torch.save(outputs, lab[1] / "digits_outputs.pt")
+    write_notebook(lab[1] / "beta_explorer.ipynb", beta.OPEN)
+    return outputs
+
+
 @pytest.fixture(scope="module")
 def open_notebook(browser, lab):
     """A function that opens a notebook of the served folder in a new page."""
@@ -49,6 +61,7 @@ def open_notebook(browser, lab):
 
     def open_(notebook, view="lab/tree", **size):
         page = browser.new_page(viewport={**SIZE, **size})
+        page.set_default_timeout(15_000)
         opened.append(NotebookPage(page, lab[0]))
         opened[-1].open(notebook, view)
         return opened[-1]

@@ -30,14 +30,27 @@ IDLE = "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext" +
 )
 
 
+def listen(page: Page, harmless: tuple[str, ...]) -> list[str]:
+    """A list that grows with every error of the page's scripts or console, but for those that
+    hold one of the `harmless` strings."""
+    problems: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        said = f"console: {message.text} ({message.location.get('url', '')})"
+        if message.type == "error" and not any(noise in said for noise in harmless):
+            problems.append(said)
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
+    return problems
+
+
 class NotebookPage:
     """One notebook in one browser page. `problems` collects what the console reports as errors."""
 
     def __init__(self, page: Page, server: str) -> None:
         self.page, self.server = page, server
-        self.problems: list[str] = []
-        page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
+        self.problems = listen(page, HARMLESS)
 
     def open(self, notebook: str, view: str = "lab/tree") -> None:
         """Open it and wait for its kernel. view: "lab/tree" (JupyterLab), "doc/tree" (its
@@ -77,8 +90,8 @@ class NotebookPage:
         self.page.evaluate(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
-        dark = str("Dark" not in theme).lower()
-        self.page.wait_for_selector(f"body[data-jp-theme-light='{dark}']")
+        light = str("Dark" not in theme).lower()
+        self.page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached")
 
     def close(self) -> None:
         """End the kernel and close the page."""
@@ -86,7 +99,3 @@ class NotebookPage:
             "() => window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
         )
         self.page.close()
-
-    def _listen(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(noise in message.text for noise in HARMLESS):
-            self.problems.append(f"console: {message.text} ({message.location.get('url', '')})")

@@ -6,7 +6,6 @@ from playwright.sync_api import Locator
 
 # An axis says what a pixel is worth: two of its ticks give the line from position to value.
 BARS = """figure => {
-  const at = node => new DOMMatrix(getComputedStyle(node).transform);
   const axes = [...figure.querySelectorAll("g.axis")].map(axis =>
     [...axis.querySelectorAll("g.tick")].map(tick => {
       const t = tick.transform.baseVal.consolidate().matrix;
@@ -15,16 +14,16 @@ BARS = """figure => {
   const vertical = axes.find(ticks => ticks.length > 1 && ticks[0].y !== ticks[1].y);
   const horizontal = axes.find(ticks => ticks.length && ticks !== vertical);
   const [low, high] = [vertical[0], vertical[vertical.length - 1]];
-  const slope = (Number(high.text) - Number(low.text)) / (high.y - low.y);
-  const value = y => Number(low.text) + slope * (y - low.y);
+  const worth = (Number(high.text) - Number(low.text)) / (high.y - low.y);
+  const zero = low.y - 0.5 - Number(low.text) / worth;  // d3 shifts ticks by half a pixel
   const groups = [...figure.querySelectorAll("g.bargroup")];
   return {
     names: horizontal.map(tick => tick.text),
     bars: groups.map(group => [...group.querySelectorAll("rect.bar")].map(bar => {
       const [y, height] = [Number(bar.getAttribute("y")), Number(bar.getAttribute("height"))];
-      const [top, bottom] = [value(y), value(y + height)];
+      const side = Math.abs(y + height - zero) < Math.abs(y - zero) ? 1 : -1;
       return {
-        value: Math.abs(top) > Math.abs(bottom) ? top : bottom,
+        value: side * height * Math.abs(worth),
         colour: getComputedStyle(bar).fill,
         left: bar.getBoundingClientRect().left,
       };
@@ -46,3 +45,19 @@ def rgb(colour: str) -> str:
     'rgb(0, 114, 178)'
     """
     return f"rgb({', '.join(str(int(part, 16)) for part in re.findall('..', colour[1:]))})"
+
+
+def picture(figure: Locator) -> list[list[float]]:
+    """A heat map's rows from the top: how dark each cell is, 0 (white) to 1 (black)."""
+    return figure.evaluate(
+        """figure => {
+          const cells = [...figure.querySelectorAll(".heatmapcell")].map(cell => {
+            const box = cell.getBoundingClientRect();
+            const [red] = getComputedStyle(cell).fill.match(/[\\d.]+/g).map(Number);
+            return {top: Math.round(box.top), left: box.left, dark: 1 - red / 255};
+          });
+          const tops = [...new Set(cells.map(cell => cell.top))].sort((a, b) => a - b);
+          return tops.map(top => cells.filter(cell => cell.top === top)
+            .sort((a, b) => a.left - b.left).map(cell => cell.dark));
+        }"""
+    )

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ def course_copy(folder: Path) -> Path:
 
 @contextmanager
 def jupyterlab(home: Path) -> Iterator[tuple[str, Path]]:
-    """JupyterLab (and Notebook 7, which shares its server) on a copy of the course: address, folder."""
+    """JupyterLab, and Notebook 7 by the same server, on a copy of the course: address, folder."""
     folder = course_copy(home / "course")
     settings = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
@@ -54,20 +55,23 @@ def jupyterlab(home: Path) -> Iterator[tuple[str, Path]]:
     command = ["jupyterlab", "--expose-app-in-browser", f"--ServerApp.root_dir={folder}"]
     if os.geteuid() == 0:
         command.append("--allow-root")
-    with _server(command, home, "ServerApp", "/api/status") as address:
+    with _server(command, home, folder, "ServerApp", "/api/status") as address:
         yield address, folder
 
 
 @contextmanager
 def voila(home: Path, notebook: str) -> Iterator[str]:
-    """Voilà on one notebook of a copy of the course, with the settings of `make app`: address."""
+    """Voilà on one notebook of a copy of the course; like `make app`, it finds its settings in
+    voila.json there. Gives the address."""
     folder = course_copy(home / "course")
-    with _server(["voila", str(folder / notebook)], home, "Voila", "/") as address:
+    with _server(["voila", notebook], home, folder, "Voila", "/static/") as address:
         yield address
 
 
 @contextmanager
-def _server(command: list[str], home: Path, application: str, ready: str) -> Iterator[str]:
+def _server(
+    command: list[str], home: Path, folder: Path, application: str, ready: str
+) -> Iterator[str]:
     port = _free_port()
     log = home / "server.log"
     options = ["--no-browser", f"--{application}.port={port}", f"--{application}.port_retries=0"]
@@ -76,7 +80,7 @@ def _server(command: list[str], home: Path, application: str, ready: str) -> Ite
         process = subprocess.Popen(
             [sys.executable, "-m", *command, *options],
             env=environment(home),
-            cwd=home,
+            cwd=folder,
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
@@ -105,6 +109,8 @@ def _wait(process: subprocess.Popen, url: str, log: Path, seconds: float = 90) -
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
+        except urllib.error.HTTPError:
+            return  # it answers
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"{url} was not served within {seconds:g} s:\n{log.read_text()[-4000:]}")

@@ -1,0 +1,17 @@
+"""The same widget in Notebook 7."""
+
+from tests.browser.beta import BETA, CLASS, check, handle
+from tests.browser.controls import drag
+
+
+def test_beta_explorer_by_keyboard_and_mouse(logits, open_notebook, artifact):
+    notebook = open_notebook("beta_explorer.ipynb", "notebooks")
+    notebook.run_all()
+    explorer = notebook.widget(CLASS)
+    check(explorer, logits)
+    handle(explorer, BETA).press("ArrowRight")
+    check(explorer, logits)
+    drag(handle(explorer, BETA), -40)
+    check(explorer, logits)
+    explorer.screenshot(path=artifact("widget.png"))
+    assert notebook.problems == []
