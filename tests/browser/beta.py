@@ -49,6 +49,7 @@ def check(widget: Locator, logits: tuple[Tensor, Tensor], *, example: int = 0, *
     def compare() -> None:
         # The slider reports three digits and moves in eighths of a doubling.
         said = float(handle(widget, BETA).get_attribute("aria-valuetext"))
+        assert said > 0  # not yet drawn
         beta = 2 ** (round(8 * math.log2(said)) / 8)
         z_s, z_t = (rows[example].clone() for rows in logits)
         z_s.requires_grad_()

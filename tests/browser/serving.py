@@ -53,6 +53,7 @@ def jupyterlab(home: Path) -> Iterator[tuple[str, Path]]:
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(NO_NEWS))
     command = ["jupyterlab", "--expose-app-in-browser", f"--ServerApp.root_dir={folder}"]
+    command.append("--JupyterNotebookApp.expose_app_in_browser=True")
     if os.geteuid() == 0:
         command.append("--allow-root")
     with _server(command, home, folder, "ServerApp", "/api/status") as address:
