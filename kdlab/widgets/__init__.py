@@ -1,8 +1,14 @@
 """The course's instruments: ipywidgets controls that drive bqplot marks, one widget a file.
 
-BetaExplorer  what β does to the softened outputs, the loss and its gradient, example by example
+BetaExplorer      what β does to the softened outputs, the loss and its gradient, example by example
+BetaSweep         accuracy against β over seeds, a recommended β, and how sure it is
+DistillationRace  students train live, on labels only and distilled at several β
+LossLandscape     how β moves and flattens the loss of a two-parameter student; drop one and watch
 """
 
 from kdlab.widgets.beta_explorer import BetaExplorer
+from kdlab.widgets.beta_sweep import BetaSweep
+from kdlab.widgets.distillation_race import DistillationRace
+from kdlab.widgets.loss_landscape import LossLandscape
 
-__all__ = ["BetaExplorer"]
+__all__ = ["BetaExplorer", "BetaSweep", "DistillationRace", "LossLandscape"]

@@ -44,9 +44,15 @@ class BetaView:
             opacity_mode="element",
             opacities=[look.OPACITY[c] for c in colours],
             padding=0.2,
+            stroke=look.GREY,
+            stroke_width=0.5,
         )
         self.gradient = bqplot.Bars(
-            scales={"x": names, "y": self.gradient_scale}, colors=[look.GRADIENT], padding=0.4
+            scales={"x": names, "y": self.gradient_scale},
+            colors=[look.GRADIENT],
+            padding=0.4,
+            stroke=look.GREY,
+            stroke_width=0.5,
         )
         probability_figure = look.figure(
             [self.probabilities],
@@ -70,7 +76,7 @@ class BetaView:
         beside = [self.picture.widget] if self.picture.widget else []
         box = ipywidgets.Layout
         left = ipywidgets.VBox(
-            [*beside, self._caption, self._readout], layout=box(width="225px", flex="0 0 225px")
+            [*beside, self._caption, self._readout], layout=box(width="250px", flex="0 0 250px")
         )
         right = ipywidgets.VBox(
             [self._title, probability_figure, gradient_title, gradient_figure],
@@ -141,7 +147,7 @@ def _readout(state: dict[str, Any]) -> str:
     name = loss_name(state["divergence"], state["temperature_scaling"])
     return (
         '<table><tr><td></td><th scope="col">teacher</th><th scope="col">student</th></tr>'
-        f"{row('entropy, nats', 'entropy', '.3f')}"
+        f"{row('entropy (nats)', 'entropy', '.3f')}"
         f"{row('effective classes', 'effective_classes', '.2f')}</table>"
         f"loss = {html.escape(name)}<br>&emsp;&ensp;= <b>{state['loss']:.4g}</b>{note}"
     )

@@ -28,8 +28,8 @@ STYLE = """<style>
 .kdlab { gap: 4px; }
 .kdlab .widget-html-content { line-height: 1.45; }
 .kdlab .widget-inline-hbox .widget-label { text-align: left; }
-.kdlab table { border-spacing: 6px 1px; font-variant-numeric: tabular-nums; }
-.kdlab th { text-align: left; font-weight: 600; }
+.kdlab table { border-spacing: 5px 1px; margin: 0 -5px; font-variant-numeric: tabular-nums; }
+.kdlab th { text-align: left; font-weight: 600; white-space: nowrap; }
 .kdlab td { text-align: right; white-space: nowrap; }
 .kdlab .bqplot {
   --bq-content-font-color: currentColor;
@@ -41,7 +41,6 @@ STYLE = """<style>
   --bq-axis-tick-stroke: rgba(128, 128, 128, 0.35);
   --bq-axislabel-font: 12px sans-serif;
 }
-.kdlab .bqplot .bars rect { stroke: currentColor; stroke-width: 0.5px; }
 .kdlab .noUi-handle:focus-visible, .kdlab .widget-readout:focus-visible,
 .kdlab input:focus-visible, .kdlab select:focus-visible, .kdlab button:focus-visible {
   outline: 3px solid #56B4E9; outline-offset: 1px;
