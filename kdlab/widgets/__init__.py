@@ -3,12 +3,14 @@
 BetaExplorer      what β does to the softened outputs, the loss and its gradient, example by example
 BetaSweep         accuracy against β over seeds, a recommended β, and how sure it is
 DistillationRace  students train live, on labels only and distilled at several β
+KernelStepper     a row's tiles through the kernel's online sums: maxima, factors, bytes moved
 LossLandscape     how β moves and flattens the loss of a two-parameter student; drop one and watch
 """
 
 from kdlab.widgets.beta_explorer import BetaExplorer
 from kdlab.widgets.beta_sweep import BetaSweep
 from kdlab.widgets.distillation_race import DistillationRace
+from kdlab.widgets.kernel_stepper import KernelStepper
 from kdlab.widgets.loss_landscape import LossLandscape
 
-__all__ = ["BetaExplorer", "BetaSweep", "DistillationRace", "LossLandscape"]
+__all__ = ["BetaExplorer", "BetaSweep", "DistillationRace", "KernelStepper", "LossLandscape"]

@@ -28,8 +28,7 @@ def draw(state: dict[str, Any], shown: list[int], picture: Tensor | None) -> Any
         (p, -0.2, look.TEACHER, "teacher p"),
         (q, 0.2, look.STUDENT, "student q"),
     ):
-        opacity = look.OPACITY[colour]
-        bars.bar([x + side for x in places], values, 0.4, color=colour, alpha=opacity, label=words)
+        bars.bar([x + side for x in places], values, 0.4, color=colour, label=words)
     bars.set(ylim=(0, 1), ylabel="softened output", title="Softened outputs")
     bars.legend(frameon=False)
 

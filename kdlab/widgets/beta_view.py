@@ -41,8 +41,6 @@ class BetaView:
             # "element": the k-th bar of every class has colour k, so that colour says whose it is.
             color_mode="element",
             colors=colours,
-            opacity_mode="element",
-            opacities=[look.OPACITY[c] for c in colours],
             padding=0.2,
             stroke=look.GREY,
             stroke_width=0.5,

@@ -13,6 +13,7 @@ def draw(state: dict[str, Any]) -> Any:
     """A matplotlib figure of `LossLandscape.state`."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.patheffects import withStroke
 
     fig, ax = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     # Closed, so that a notebook shows the figure once: as the cell's value, not from pyplot too.
@@ -36,7 +37,8 @@ def draw(state: dict[str, Any]) -> Any:
     fig.colorbar(drawn, label="log₁₀ of the loss")
     for name, (a, b) in state["corners"].items():
         ax.plot(a, b, "s", color="white", markeredgecolor="black", markersize=6)
-        ax.annotate(name, (a, b), (6, 5), textcoords="offset points", color="white", weight="bold")
+        words = ax.annotate(name, (a, b), (6, 5), textcoords="offset points", color="white")
+        words.set_path_effects([withStroke(linewidth=3, foreground="#000000C0")])
     ax.plot(
         *state["minimum"],
         "P",

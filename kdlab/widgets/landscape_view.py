@@ -28,17 +28,20 @@ def log_losses(losses: Any) -> np.ndarray:
 
 
 def isolines(a: np.ndarray, b: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All isolines as one line with NaN where the pen is lifted."""
+    """x and y of all isolines, both (lines, points); short lines repeat their last point.
+
+    (bqplot takes a NaN that lifts the pen, but writes errors to the page's console over it.)
+    """
     low = math.ceil(heights.min() * LINES_PER_DECADE)
     high = math.floor(heights.max() * LINES_PER_DECADE)
     generator = contourpy.contour_generator(a, b, heights)
-    gap = np.full((1, 2), np.nan)
-    pieces = [gap]
+    nowhere = np.full((1, 2), [a[0], b[0]])
+    pieces = [nowhere]
     for level in range(low, high + 1):
-        for line in generator.lines(level / LINES_PER_DECADE):
-            pieces += [np.asarray(line), gap]
-    drawn = np.concatenate(pieces)
-    return drawn[:, 0], drawn[:, 1]
+        pieces += [np.asarray(line) for line in generator.lines(level / LINES_PER_DECADE)]
+    longest = max(map(len, pieces))
+    full = np.stack([np.pad(p, ((0, longest - len(p)), (0, 0)), "edge") for p in pieces])
+    return full[..., 0], full[..., 1]
 
 
 class LandscapeView:
@@ -57,7 +60,12 @@ class LandscapeView:
             x=self._a, y=self._b, color=flat, scales={**plane, "color": self.colour}
         )
         self.lines = bqplot.Lines(
-            x=[np.nan], y=[np.nan], scales=plane, colors=["white"], stroke_width=1, opacities=[0.55]
+            x=self._a[:1],
+            y=self._b[:1],
+            scales=plane,
+            colors=["white"],
+            stroke_width=1,
+            opacities=[0.55],
         )
         corners = surface.plane.corners.numpy()
         self.corners = self._points("square", "white", corners[:, 0], corners[:, 1], size=50)
@@ -95,21 +103,29 @@ class LandscapeView:
             self.clicked,
         ]
         axes = [
-            bqplot.Axis(scale=self._x, label="a, distance in weight space", grid_lines="none"),
             bqplot.Axis(
-                scale=self._y, orientation="vertical", label="b", grid_lines="none", num_ticks=6
+                scale=self._x,
+                label="a, distance in weight space",
+                label_offset=look.LABEL_OFFSET,
+                grid_lines="none",
+                tick_values=_even_ticks(self._a),
+            ),
+            bqplot.Axis(
+                scale=self._y,
+                orientation="vertical",
+                label="b",
+                grid_lines="none",
+                tick_values=_even_ticks(self._b),
             ),
             bqplot.ColorAxis(
                 scale=self.colour,
                 orientation="vertical",
                 side="right",
-                label="log₁₀ of the loss",
                 num_ticks=5,
+                tick_format=".1f",
             ),
         ]
-        self.map = look.figure(
-            marks, axes, height="400px", kind="kdlab-landscape", right=95, left=52
-        )
+        self.map = look.figure(marks, axes, height="400px", kind="kdlab-landscape", right=80)
 
     def show_surface(self, losses: Any, hold_colours: bool) -> None:
         """New heights: heat map and isolines; colours from lowest to highest, or as they were."""
@@ -148,10 +164,15 @@ def key() -> Any:
     """What the map's signs mean, in HTML."""
     entries = ((look.STUDENT, "your student"), (look.POINT, "lowest point"))
     return ipywidgets.HTML(
-        "<b>Loss of every student on the plane</b> "
+        "<b>log₁₀ of the loss of every student on the plane</b><br>"
         + look.key(*entries)
-        + f"isolines: a factor of {10 ** (1 / LINES_PER_DECADE):.2f} each"
+        + f"from line to line: a factor of {10 ** (1 / LINES_PER_DECADE):.2f}"
     )
+
+
+def _even_ticks(values: np.ndarray) -> np.ndarray:
+    step = look.round_up((values[-1] - values[0]) / 9)
+    return step * np.arange(math.ceil(values[0] / step), math.floor(values[-1] / step) + 1)
 
 
 def _move(mark: Any, points: list[tuple[float, float]]) -> None:

@@ -17,9 +17,9 @@ LOSS = "#D55E00"
 POINT = "#CC79A7"
 SKY = "#56B4E9"
 GREY = "#808080"
-# Told apart in grey and in print too: the student's bars are lighter.
-OPACITY = {TEACHER: 1.0, STUDENT: 0.75}
 
+# How far below an axis its label stands, clear of the numbers at the ticks.
+LABEL_OFFSET = "32px"
 WRAP = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 
 # bqplot's dark theme has orange words and grid lines that vanish. Here text, axes and grid are the
@@ -40,6 +40,11 @@ STYLE = """<style>
   --bq-axis-tick-short-stroke: currentColor;
   --bq-axis-tick-stroke: rgba(128, 128, 128, 0.35);
   --bq-axislabel-font: 12px sans-serif;
+}
+.kdlab-landscape svg.svg-figure * { pointer-events: none; }
+.kdlab-landscape svg.svg-figure .plotarea_events { pointer-events: all !important; }
+.kdlab-landscape svg.svg-figure [clip-path] text {
+  paint-order: stroke; stroke: rgba(0, 0, 0, 0.75); stroke-width: 3px; stroke-linejoin: round;
 }
 .kdlab .noUi-handle:focus-visible, .kdlab .widget-readout:focus-visible,
 .kdlab input:focus-visible, .kdlab select:focus-visible, .kdlab button:focus-visible {
@@ -152,7 +157,7 @@ def key(*entries: tuple[str, str]) -> str:
     """A legend in HTML from (colour, words)."""
     return "".join(
         f'<span style="display:inline-block;width:.9em;height:.9em;margin-right:.3em;'
-        f'background:{colour};opacity:{OPACITY.get(colour, 1)}"></span>'
+        f'background:{colour}"></span>'
         f'<span style="margin-right:1.2em">{html.escape(words)}</span>'
         for colour, words in entries
     )
@@ -180,6 +185,12 @@ def class_axes(class_names: tuple[str, ...], x: Any, y: Any) -> list:
     long = max(map(len, class_names)) > 4
     turned = {"tick_rotate": -30, "tick_style": {"text-anchor": "end"}} if long else {}
     return [
-        bqplot.Axis(scale=x, label="" if long else "class", grid_lines="none", **turned),
+        bqplot.Axis(
+            scale=x,
+            label="" if long else "class",
+            label_offset=LABEL_OFFSET,
+            grid_lines="none",
+            **turned,
+        ),
         bqplot.Axis(scale=y, orientation="vertical", num_ticks=5, tick_format="~g"),
     ]

@@ -101,7 +101,7 @@ class LossLandscape(ipywidgets.VBox):
         self._view = landscape_view.LandscapeView(self._surface, self._corner_names)
         self._controls = landscape_controls.LandscapeControls(self, self._surface)
         self._view.clicked.observe(self._drop_at_click, "y")
-        self._minimum_later = Later(self._find_minimum)
+        self._minimum_later = Later(self._find_minimum, quiet=0.06)
         self._redraw()
         self.observe(self._redraw, ["beta", "divergence", "temperature_scaling", "hold_colours"])
         self.observe(self._start_or_stop, "running")

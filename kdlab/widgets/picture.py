@@ -27,7 +27,13 @@ class Picture:
                 x=samples, y=inputs[0].numpy(), scales={"x": x, "y": y}, colors=[look.GREY]
             )
             axes = [
-                bqplot.Axis(scale=x, label="sample", num_ticks=5, grid_lines="none"),
+                bqplot.Axis(
+                    scale=x,
+                    label="sample",
+                    label_offset=look.LABEL_OFFSET,
+                    num_ticks=5,
+                    grid_lines="none",
+                ),
                 bqplot.Axis(scale=y, orientation="vertical", num_ticks=5, tick_format="~g"),
             ]
             self.widget = look.figure(

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import kdlab
+from kdlab.functional import IMPLEMENTED
 from kdlab.widgets import BetaExplorer
+from kdlab.widgets.beta_numbers import FORMULAS
 
 
 @pytest.fixture
@@ -25,7 +27,12 @@ def test_slider_and_python_drive_the_same_marks(explorer):
     torch.testing.assert_close(drawn.float(), expected)
 
 
-@pytest.mark.parametrize("divergence", ["kl", "mse", "mse_logits"])
+def test_a_bars_colour_says_whose_it_is(explorer):
+    # bqplot's "group" would colour by class, and show every second class as the teacher's.
+    assert explorer._view.probabilities.color_mode == "element"
+
+
+@pytest.mark.parametrize("divergence", IMPLEMENTED)
 @pytest.mark.parametrize("scaling", [True, False])
 def test_state_is_the_librarys_loss(explorer, divergence, scaling):
     explorer.divergence, explorer.temperature_scaling, explorer.beta = divergence, scaling, 0.5
@@ -41,6 +48,19 @@ def test_state_is_the_librarys_loss(explorer, divergence, scaling):
     loss.backward()
     assert explorer.state["loss"] == pytest.approx(loss.item())
     assert explorer._view.gradient.y.tolist() == pytest.approx(z.grad.tolist())
+
+
+def test_every_divergence_has_a_formula_and_a_place_in_the_list(explorer):
+    assert set(IMPLEMENTED) <= set(FORMULAS)
+    assert explorer._divergence.options == tuple(IMPLEMENTED)
+
+
+def test_mix_is_a_control_where_it_enters(explorer):
+    explorer._mix.value = 0.25
+    assert explorer.mix == explorer.state["mix"] == 0.25
+    assert explorer._mix.layout.display == "none"
+    with pytest.raises(ValueError, match="mix"):
+        explorer.mix = 1.5
 
 
 def test_prints_nothing_and_has_a_stable_repr(explorer, capsys):
