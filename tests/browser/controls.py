@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, Page
 
 ROLES = ("slider", "combobox", "checkbox", "radio", "button", "textbox", "spinbutton", "listbox")
 
@@ -32,7 +32,7 @@ def drag(handle: Locator, pixels: float, steps: int = 10) -> None:
 
 
 def accessible_controls(widget: Locator) -> list[tuple[str, str]]:
-    """(role, name) of every control, from Chromium's accessibility tree: what is read out."""
+    """(role, name) of every control that can be used, from Chromium's accessibility tree."""
     devtools = widget.page.context.new_cdp_session(widget.page)
     devtools.send("Accessibility.enable")
     mark = "data-kdlab-asked"
@@ -46,10 +46,14 @@ def accessible_controls(widget: Locator) -> list[tuple[str, str]]:
         found += [
             (role, entry.get("name", {}).get("value", "").strip())
             for entry in answer["nodes"]
-            if not entry["ignored"]
+            if not entry["ignored"] and not _disabled(entry)
         ]
     devtools.detach()
     return found
+
+
+def _disabled(entry: dict) -> bool:
+    return any(p["name"] == "disabled" and p["value"]["value"] for p in entry["properties"])
 
 
 def tab_stops(widget: Locator, most: int = 60) -> set[str]:
@@ -100,6 +104,29 @@ def overflow(widget: Locator) -> list[str]:
           });
         }"""
     )
+
+
+def check_legible_at_700_pixels(
+    page: Page, widget: Locator, name: str, use_theme: Callable[[str], None], artifact: Callable
+) -> None:
+    """In both of JupyterLab's themes: nothing sticks out, and text has WCAG's contrast of 4.5."""
+
+    def fits() -> None:
+        assert widget.bounding_box()["width"] <= 700
+        assert overflow(widget) == []
+
+    before = page.viewport_size
+    page.set_viewport_size({"width": 700, "height": 1000})
+    try:
+        for theme in ("Light", "Dark"):
+            use_theme(f"JupyterLab {theme}")
+            widget.scroll_into_view_if_needed()
+            eventually(fits)
+            widget.screenshot(path=artifact(f"{name}-{theme.lower()}.png"))
+            assert [(text, ratio) for text, ratio in contrasts(widget) if ratio < 4.5] == []
+    finally:
+        use_theme("JupyterLab Light")
+        page.set_viewport_size(before)
 
 
 def contrasts(widget: Locator) -> list[tuple[str, float]]:

@@ -47,6 +47,54 @@ def rgb(colour: str) -> str:
     return f"rgb({', '.join(str(int(part, 16)) for part in re.findall('..', colour[1:]))})"
 
 
+def lines(figure: Locator) -> dict[str, list[float]]:
+    """The y values of each visible line, by its colour."""
+    drawn = figure.evaluate(
+        """figure => {
+          const value = text => Number(text.replace("−", "-").replace("%", ""))
+            / (text.endsWith("%") ? 100 : 1);
+          const at = tick => tick.transform.baseVal.consolidate().matrix.f - 0.5;
+          const ticks = [...figure.querySelectorAll("g.axis")]
+            .map(axis => [...axis.querySelectorAll("g.tick")])
+            .find(ticks => ticks.length > 1 && at(ticks[0]) !== at(ticks[1]));
+          const [low, high] = [ticks[0], ticks.at(-1)];
+          const worth = (value(high.textContent) - value(low.textContent)) / (at(high) - at(low));
+          return [...figure.querySelectorAll("path.line")]
+            .filter(line => line.getAttribute("d") && getComputedStyle(line).opacity !== "0")
+            .map(line => [getComputedStyle(line).stroke, line.getAttribute("d").slice(1)
+              .split("L").map(pair => value(low.textContent)
+                + worth * (Number(pair.split(",")[1]) - at(low)))]);
+        }"""
+    )
+    return dict(drawn)
+
+
+def points(figure: Locator) -> dict[str, tuple[float, float]]:
+    """Where each visible scatter point lies, in the axes' units, by its colour."""
+    drawn = figure.evaluate(
+        """figure => {
+          const middle = (node, side) => {
+            const box = node.getBoundingClientRect();
+            return side === "x" ? (box.left + box.right) / 2 : (box.top + box.bottom) / 2;
+          };
+          const place = (ticks, side) => {
+            const value = tick => Number(tick.textContent.replace("−", "-"));
+            const at = tick => middle(tick.querySelector("line"), side);
+            const [low, high] = [ticks[0], ticks.at(-1)];
+            const worth = (value(high) - value(low)) / (at(high) - at(low));
+            return pixel => value(low) + worth * (pixel - at(low));
+          };
+          const [x, y] = [...figure.querySelectorAll("g.axis")].slice(0, 2)
+            .map(axis => [...axis.querySelectorAll("g.tick")]);
+          return [...figure.querySelectorAll("path.dot")]
+            .filter(dot => getComputedStyle(dot).opacity !== "0")
+            .map(dot => [getComputedStyle(dot).fill,
+              [place(x, "x")(middle(dot, "x")), place(y, "y")(middle(dot, "y"))]]);
+        }"""
+    )
+    return {colour: tuple(point) for colour, point in drawn}
+
+
 def picture(figure: Locator) -> list[list[float]]:
     """A heat map's rows from the top: how dark each cell is, 0 (white) to 1 (black)."""
     return figure.evaluate(

@@ -10,10 +10,9 @@ from tests.browser import marks
 from tests.browser.beta import BETA, CLASS, EXAMPLE, check, expect_says, handle
 from tests.browser.controls import (
     accessible_controls,
-    contrasts,
+    check_legible_at_700_pixels,
     drag,
     eventually,
-    overflow,
     tab_stops,
 )
 
@@ -128,19 +127,4 @@ def test_every_control_has_a_name_and_tab_reaches_it(explorer):
 
 
 def test_legible_and_unclipped_at_700_pixels_in_both_themes(explorer, notebook, artifact):
-    notebook.page.set_viewport_size({"width": 700, "height": 1000})
-
-    def fits():
-        assert explorer.bounding_box()["width"] <= 700
-        assert overflow(explorer) == []
-
-    try:
-        for theme in ("JupyterLab Light", "JupyterLab Dark"):
-            notebook.use_theme(theme)
-            explorer.scroll_into_view_if_needed()
-            explorer.screenshot(path=artifact(f"{theme.split()[1].lower()}.png"))
-            eventually(fits)
-            assert [(text, ratio) for text, ratio in contrasts(explorer) if ratio < 4.5] == []
-    finally:
-        notebook.use_theme("JupyterLab Light")
-        notebook.page.set_viewport_size({"width": 1280, "height": 1000})
+    check_legible_at_700_pixels(notebook.page, explorer, "widget", notebook.use_theme, artifact)

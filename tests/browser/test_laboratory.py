@@ -49,7 +49,7 @@ def explorer(page):
 def test_shows_the_widgets_and_no_code(page, explorer, trained, artifact):
     check(explorer, trained)
     assert page.get_by_role("heading", name="The laboratory").is_visible()
-    assert page.locator(".jp-InputArea, .highlight").count() == 0
+    assert page.locator(".jp-CodeCell .jp-InputArea, .highlight pre").count() == 0
     assert "import" not in page.locator("body").inner_text()
     page.screenshot(path=artifact("page.png"), full_page=True)
     assert page.problems == []

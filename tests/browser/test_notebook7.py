@@ -3,6 +3,9 @@
 from tests.browser.beta import BETA, CLASS, check, handle
 from tests.browser.controls import drag
 
+# Notebook 7.6 throws this while it loads its settings, with any notebook open, ours or not.
+OWN_NOISE = "Cannot read properties of undefined (reading 'schema')"
+
 
 def test_beta_explorer_by_keyboard_and_mouse(logits, open_notebook, artifact):
     notebook = open_notebook("beta_explorer.ipynb", "notebooks")
@@ -14,4 +17,4 @@ def test_beta_explorer_by_keyboard_and_mouse(logits, open_notebook, artifact):
     drag(handle(explorer, BETA), -40)
     check(explorer, logits)
     explorer.screenshot(path=artifact("widget.png"))
-    assert notebook.problems == []
+    assert [said for said in notebook.problems if OWN_NOISE not in said] == []
