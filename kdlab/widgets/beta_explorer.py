@@ -7,9 +7,8 @@ import ipywidgets
 import traitlets
 from torch import Tensor
 
-from kdlab.functional import IMPLEMENTED
 from kdlab.widgets import look
-from kdlab.widgets.beta_numbers import measure
+from kdlab.widgets.beta_numbers import DIVERGENCES, measure
 from kdlab.widgets.beta_view import BetaView, shown_classes
 from kdlab.widgets.examples import check_examples
 
@@ -105,7 +104,7 @@ class BetaExplorer(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        return look.choice("divergence", proposal.value, IMPLEMENTED)
+        return look.choice("divergence", proposal.value, DIVERGENCES)
 
     @traitlets.validate("order")
     def _valid_order(self, proposal: Any) -> str:
@@ -156,7 +155,7 @@ class BetaExplorer(ipywidgets.VBox):
         last = len(self._examples) - 1
         self._beta = look.beta_slider(self.beta, LOWEST, HIGHEST, STEP)
         self._temperature = ipywidgets.HTML()
-        self._divergence = look.dropdown("Divergence", list(IMPLEMENTED), self.divergence, "210px")
+        self._divergence = look.dropdown("Divergence", list(DIVERGENCES), self.divergence, "210px")
         self._scaling = ipywidgets.Checkbox(
             value=self.temperature_scaling,
             description="Multiply the loss by T²",

@@ -68,7 +68,8 @@ class BetaSweep(TrainingSettings):
     `status` is "ready", "running", "cancelled", "finished" or "failed"; an exception in training
     stops the sweep, is shown and kept in `error`, and what was done before stays. `recommendation`
     is there when all held-out accuracies are, else None. `state` has all numbers in a dict;
-    `figure()` draws them with matplotlib. `close()` ends the training.
+    `figure()` draws them with matplotlib. `close()` ends the training; a sweep that is no longer
+    shown, since its cell ran again or was deleted, is cancelled.
 
     Raises:
         ValueError: names the argument, at the call or when an attribute is set.
@@ -131,6 +132,7 @@ class BetaSweep(TrainingSettings):
         self._look_up()
         self._draw()
         self.observe(lambda _: self._follow_settings(), list(self.SETTINGS))
+        self._when_out_of_sight(self.cancel)
         self.add_class("kdlab-beta-sweep")
         look.dress(self, self._arrange(), self._view.NAMES)
 
@@ -354,7 +356,8 @@ class BetaSweep(TrainingSettings):
     def _arrange(self) -> list:
         wrap = ipywidgets.Layout(**look.WRAP)
         return [
-            ipywidgets.HBox([self._run, self._progress, self._status], layout=wrap),
+            ipywidgets.HBox([self._run, self._progress], layout=wrap),
+            self._status,
             ipywidgets.HBox([self._betas, self._betas_error], layout=wrap),
             ipywidgets.HBox([self._label_weight, self._lr, self._divergence], layout=wrap),
             ipywidgets.HBox([self._width, self._seeds], layout=wrap),

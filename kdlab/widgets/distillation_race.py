@@ -50,7 +50,8 @@ class DistillationRace(TrainingSettings):
 
     An exception in training stops the race (status "failed"); it is shown in the widget and kept in
     `error`, the curves stay, and `reset()` starts afresh. `step()` and `run()` also raise it.
-    `close()` ends the training.
+    `close()` ends the training; a race that is no longer shown, since its cell ran again or was
+    deleted, pauses.
 
     Args:
         teacher: a trained module, (N, features) to logits (N, classes). With neither teacher nor
@@ -122,6 +123,7 @@ class DistillationRace(TrainingSettings):
         self.observe(self._follow_step_setting, ["lr", "label_weight", "divergence"])
         self.observe(self._follow_betas, "betas")
         self.observe(self._follow_student, ["width", "seeds"])
+        self._when_out_of_sight(self.pause)
         self.add_class("kdlab-distillation-race")
         look.dress(self, self._arrange(), self._view.NAMES, width="1100px")
 
@@ -319,9 +321,8 @@ class DistillationRace(TrainingSettings):
     def _arrange(self) -> list:
         wrap = ipywidgets.Layout(**look.WRAP)
         return [
-            ipywidgets.HBox(
-                [self._start, self._step, self._reset, self._progress, self._status], layout=wrap
-            ),
+            ipywidgets.HBox([self._start, self._step, self._reset, self._progress], layout=wrap),
+            self._status,
             ipywidgets.HBox([self._betas, self._betas_error], layout=wrap),
             ipywidgets.HBox([self._label_weight, self._lr, self._divergence], layout=wrap),
             ipywidgets.HBox([self._width, self._seeds, self._view.loss_shown], layout=wrap),

@@ -6,9 +6,8 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from kdlab.functional import IMPLEMENTED
 from kdlab.widgets import landscape_view, look
-from kdlab.widgets.beta_numbers import loss_name
+from kdlab.widgets.beta_numbers import DIVERGENCES, loss_name
 from kdlab.widgets.descent import Descent
 from kdlab.widgets.surface import Minimum, Surface
 
@@ -25,7 +24,7 @@ class LandscapeControls:
         self.beta = look.beta_slider(landscape.beta, *BETAS, BETA_STEP)
         self._temperature = ipywidgets.HTML()
         self.divergence = look.dropdown(
-            "Divergence", list(IMPLEMENTED), landscape.divergence, "210px"
+            "Divergence", list(DIVERGENCES), landscape.divergence, "210px"
         )
         self.scaling = _checkbox("Multiply the loss by T²", landscape.temperature_scaling, "190px")
         self.hold = _checkbox("Hold the colours", landscape.hold_colours, "160px")

@@ -9,8 +9,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from kdlab.functional import IMPLEMENTED
 from kdlab.widgets import landscape_controls, landscape_view, look
+from kdlab.widgets.beta_numbers import DIVERGENCES
 from kdlab.widgets.descent import Descent
 from kdlab.widgets.examples import check_examples
 from kdlab.widgets.later import Later
@@ -124,7 +124,7 @@ class LossLandscape(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        return look.choice("divergence", proposal.value, IMPLEMENTED)
+        return look.choice("divergence", proposal.value, DIVERGENCES)
 
     @traitlets.validate("learning_rate")
     def _valid_learning_rate(self, proposal: Any) -> float:

@@ -69,6 +69,7 @@ class RaceView:
             colors=[look.TEACHER],
             stroke_width=1.5,
         )
+        self._share_axes: list[Any] = []
         self._figures = {name: self._figure(name) for name in scales}
         panes = [
             ipywidgets.VBox(
@@ -108,7 +109,11 @@ class RaceView:
         for name, curves in self._curves.items():
             for beta, curve in curves.items():
                 curve.show(*race.curve(beta, shown[name]))
-        self._scales["accuracy"]["y"].min = _lowest_share(race)
+        lowest = _lowest_share(race)
+        self._scales["accuracy"]["y"].min = lowest
+        step = 0.05 if lowest >= 0.8 else 0.1 if lowest >= 0.5 else 0.2
+        for axis in self._share_axes:
+            axis.tick_values = np.arange(1.0, lowest - 1e-9, -step)
         low, high = _decades(race, self.loss)
         loss = self._scales["loss"]["y"]
         with loss.hold_sync(), self._loss_axis.hold_sync():
@@ -163,6 +168,8 @@ class RaceView:
         )
         if name == "loss":
             self._loss_axis = upright
+        else:
+            self._share_axes.append(upright)
         figure = look.figure(
             [], [level, upright], height="230px", kind=f"kdlab-race-{name}", right=16
         )

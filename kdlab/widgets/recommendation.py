@@ -74,7 +74,7 @@ def recommend(right: dict[float, np.ndarray], labels_only: np.ndarray) -> Recomm
     >>> good, poor = (generator.random((5, 200)) < share for share in (0.9, 0.7))
     >>> print(recommend({0.25: good, 1.0: poor}, poor))
     β = 0.25: best in 100% of resamples. 5 seeds tell it from every other β tried.
-    Against labels only: +20.6 points.
+    Against labels only: +18.8 points.
     """
     seeds, examples = np.shape(labels_only)
     if seeds < 3:
@@ -89,14 +89,7 @@ def recommend(right: dict[float, np.ndarray], labels_only: np.ndarray) -> Recomm
     table = np.array([right[beta] for beta in betas], dtype=float)  # (betas, seeds, examples)
     best = int(_is_best(table.mean((1, 2))).argmax())
 
-    # How often each seed and each example is drawn, instead of which: then means are products.
-    random = np.random.default_rng(0)
-    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
-    example_weights = (
-        random.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES) / examples
-    )
-    means = np.stack([((seed_weights @ rows) * example_weights).sum(1) for rows in table])
-    winners = _is_best(means)  # (betas, resamples)
+    winners = _is_best(_resampled(table))  # (betas, resamples)
     shares = (winners / winners.sum(0)).mean(1)
 
     others = [i for i in range(len(betas)) if i != best]
@@ -111,6 +104,17 @@ def recommend(right: dict[float, np.ndarray], labels_only: np.ndarray) -> Recomm
         gain=float(table[best].mean() - alone.mean()),
         gain_is_sure=_is_above_0(table[best] - alone, 1),
     )
+
+
+def _resampled(table: np.ndarray) -> np.ndarray:
+    """(betas, resamples) means of (betas, seeds, examples), seeds and examples drawn anew."""
+    random = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        # How often each is drawn, instead of which: then a mean is a product.
+        seeds, examples = (random.multinomial(n, np.full(n, 1 / n)) / n for n in table.shape[1:])
+        means.append(seeds @ table @ examples)
+    return np.array(means).T
 
 
 def _is_best(means: np.ndarray) -> np.ndarray:

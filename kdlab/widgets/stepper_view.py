@@ -46,7 +46,7 @@ class StepperView:
 
     def __init__(self) -> None:
         self._classes = bqplot.OrdinalScale()
-        self._places = bqplot.LinearScale(min=0, max=1)
+        self._places = bqplot.LinearScale(min=-0.5, max=0.5)
         self._height = bqplot.LinearScale(min=0, max=1)
         free = {"x": self._places, "y": self._height}
         colours = [look.TEACHER, look.STUDENT]
@@ -110,7 +110,7 @@ class StepperView:
         rows = state["teacher_logits"], state["student_logits"]
         drawn = [[z if math.isfinite(z) else 0.0 for z in row] for row in rows]
         masked = [
-            (i + 0.5 + side, low + 0.04 * (high - low))
+            (i + side, low + 0.04 * (high - low))
             for row, side in zip(rows, (-0.2, 0.2), strict=True)
             for i, z in enumerate(row)
             if z == -math.inf
@@ -119,7 +119,7 @@ class StepperView:
             for widget in (self._height, self._places, self.bars, self.masked):
                 held.enter_context(widget.hold_sync())
             self._height.min, self._height.max = low, high
-            self._places.max = float(state["classes"])
+            self._places.max = state["classes"] - 0.5
             self.bars.x, self.bars.y = list(range(state["classes"])), drawn
             self.masked.x, self.masked.y = [p[0] for p in masked], [p[1] for p in masked]
             self.redraw(state)
@@ -134,11 +134,12 @@ class StepperView:
             for widget in (self.bars, self.band, *self.maxima):
                 held.enter_context(widget.hold_sync())
             self.bars.opacities = strengths
-            self.band.x = [start, start, seen, seen]
+            left, right = start - 0.5, seen - 0.5
+            self.band.x = [left, left, right, right]
             self.band.y = [low, high, high, low]
             for line, m in zip(self.maxima, (running["m_t"], running["m_s"]), strict=True):
                 known = math.isfinite(m)
-                line.x, line.y = ([0, seen], [m, m]) if known else ([0, 0], [low, low])
+                line.x, line.y = ([-0.5, right], [m, m]) if known else ([left, left], [low, low])
         self._table.value = _state_table(state)
         self._end.value = _careless(state) + _ending(state)
         self._bytes.value = _bytes(state)

@@ -9,8 +9,8 @@ from torch import Tensor
 from kdlab.functional import distillation_loss
 from kdlab.widgets.plane import Plane
 
-# 33 × 33 students; margins around the three corners, as shares of what they span.
-GRID, MARGIN = 33, 0.45
+# 31 × 31 students; margins around the three corners, as shares of what they span.
+GRID, MARGIN = 31, 0.45
 
 
 @dataclass(frozen=True)

@@ -48,16 +48,23 @@ class SweepView:
             default_size=260,
         )
         self._x_axis = bqplot.Axis(
-            scale=self._x, label="β = 1/T", grid_lines="none", tick_format="~g"
+            scale=self._x,
+            label="β = 1/T",
+            label_offset="32px",
+            grid_lines="none",
+            tick_format="~g",
         )
-        y_axis = bqplot.Axis(scale=self._y, orientation="vertical", num_ticks=6, tick_format=".0%")
+        self._y_axis = bqplot.Axis(
+            scale=self._y, orientation="vertical", num_ticks=6, tick_format=".0%"
+        )
         curves = (self._labels, self._distilled)
         self.chart = look.figure(
             [*(curve.marks[i] for i in (0, 1) for curve in curves), self._chosen],
-            [self._x_axis, y_axis],
+            [self._x_axis, self._y_axis],
             height="300px",
             kind="kdlab-sweep",
             right=16,
+            bottom=46,
         )
         self.chart.padding_x = 0
         self.numbers = ipywidgets.HTML()
@@ -79,9 +86,12 @@ class SweepView:
         self._labels.show(ends, [row * 2 for row in labels])
         values = [v for row in (*rows, *labels) for v in row if math.isfinite(v)]
         if values:
-            with self._y.hold_sync():
-                self._y.min = max(0.0, math.floor(20 * min(values)) / 20)
-                self._y.max = min(1.0, math.ceil(20 * max(values) + 0.01) / 20)
+            low = max(0.0, math.floor(20 * min(values)) / 20)
+            high = min(1.0, math.ceil(20 * max(values) + 0.01) / 20)
+            step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if high - low <= 6.5 * s)
+            with self._y.hold_sync(), self._y_axis.hold_sync():
+                self._y.min, self._y.max = low, high
+                self._y_axis.tick_values = np.arange(low, high + 1e-9, step)
         with self._chosen.hold_sync():
             self._chosen.x = [best.beta] if best else []
             self._chosen.y = [np.mean(rows, 0)[betas.index(best.beta)]] if best else []

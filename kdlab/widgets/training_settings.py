@@ -3,14 +3,14 @@
 import html
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, ClassVar
 
 import ipywidgets
 import traitlets
 
-from kdlab.functional import IMPLEMENTED
+from kdlab.functional import DIVERGENCES
 from kdlab.widgets import look
 from kdlab.widgets.classroom import Settings
 
@@ -131,9 +131,7 @@ class TrainingSettings(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        if proposal.value not in IMPLEMENTED:
-            names = ", ".join(map(repr, IMPLEMENTED))
-            raise ValueError(f"divergence: got {proposal.value!r}; expected one of {names}")
+        look.choice("divergence", proposal.value, DIVERGENCES)
         return self._allowed("divergence", proposal.value)
 
     @traitlets.validate("lr")
@@ -147,6 +145,17 @@ class TrainingSettings(ipywidgets.VBox):
     @traitlets.validate("seeds")
     def _valid_seeds(self, proposal: Any) -> int:
         return self._allowed("seeds", check_whole("seeds", proposal.value, self.FEWEST_SEEDS, 20))
+
+    def _when_out_of_sight(self, act: Callable[[], None]) -> None:
+        """Act when the last view of the widget has gone from the page: its cell ran again, or was
+        deleted. A widget that is not shown, in a script or a test, has nothing to lose."""
+        self._view_count = 0  # asks the page to count
+
+        def counted(change: Any) -> None:
+            if change.old and not change.new:
+                act()
+
+        self.observe(counted, "_view_count")
 
     def _allowed(self, name: str, value: Any) -> Any:
         """Where a widget may refuse a change for now."""
@@ -186,13 +195,7 @@ class TrainingSettings(ipywidgets.VBox):
             ipywidgets.BoundedIntText, "seeds", "130px", "Seeds",
             "How many students train for each setting", min=self.FEWEST_SEEDS, max=20,
         )  # fmt: skip
-        self._divergence = ipywidgets.Dropdown(
-            options=list(IMPLEMENTED),
-            value=self.divergence,
-            description="Divergence",
-            style=style,
-            layout=look.control_layout("200px"),
-        )
+        self._divergence = look.dropdown("Divergence", DIVERGENCES, self.divergence, "200px")
         traitlets.link((self, "divergence"), (self._divergence, "value"))
         self._betas = ipywidgets.Text(
             value=self._betas_text(),
@@ -200,7 +203,7 @@ class TrainingSettings(ipywidgets.VBox):
             tooltip="Numbers or fractions with commas between them",
             continuous_update=False,
             style=style,
-            layout=look.control_layout("330px"),
+            layout=look.control_layout("430px"),
         )
         self._betas_error = ipywidgets.HTML()
         self._betas.observe(self._betas_typed, "value")

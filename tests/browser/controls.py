@@ -155,6 +155,8 @@ def contrasts(widget: Locator) -> list[tuple[str, float]]:
             const style = getComputedStyle(node);
             if (!text || !node.getClientRects().length || style.visibility === "hidden") continue;
             if (node.closest(":disabled, option, style, script")) continue;
+            // What lies on marks has their colours behind it: for the eye, in the screenshots.
+            if (node.closest("svg.svg-figure")) continue;
             const colour = node instanceof SVGElement ? style.fill : style.color;
             const {rgb, a} = channels(colour), ground = behind(node);
             const mixed = rgb.map((c, i) => a * c + (1 - a) * ground[i]);

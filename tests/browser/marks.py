@@ -84,8 +84,14 @@ def points(figure: Locator) -> dict[str, tuple[float, float]]:
             const worth = (value(high) - value(low)) / (at(high) - at(low));
             return pixel => value(low) + worth * (pixel - at(low));
           };
-          const [x, y] = [...figure.querySelectorAll("g.axis")].slice(0, 2)
-            .map(axis => [...axis.querySelectorAll("g.tick")]);
+          const axes = [...figure.querySelectorAll("g.axis")]
+            .map(axis => [...axis.querySelectorAll("g.tick")]).filter(ticks => ticks.length > 1);
+          // A colour axis has ticks too; it stands right of the one that is meant.
+          const apart = (ticks, side) => Math.abs(middle(ticks[0].querySelector("line"), side)
+            - middle(ticks[1].querySelector("line"), side)) > 1;
+          const x = axes.find(ticks => apart(ticks, "x"));
+          const [y] = axes.filter(ticks => apart(ticks, "y"))
+            .sort((one, other) => middle(one[0], "x") - middle(other[0], "x"));
           return [...figure.querySelectorAll("path.dot")]
             .filter(dot => getComputedStyle(dot).opacity !== "0")
             .map(dot => [getComputedStyle(dot).fill,

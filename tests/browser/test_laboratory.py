@@ -33,7 +33,8 @@ def page(browser, tmp_path_factory):
         page = browser.new_page(viewport={"width": 1000, "height": 1000})
         page.set_default_timeout(15_000)
         page.problems = listen(page, harmless=(OFFLINE,))
-        page.goto(address)
+        # The page arrives piece by piece, as the kernel gets on with it.
+        page.goto(address, wait_until="commit", timeout=60_000)
         page.locator(f".{CLASS} svg.svg-figure").first.wait_for(timeout=120_000)
         yield page
         page.close()

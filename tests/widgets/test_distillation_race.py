@@ -10,6 +10,7 @@ import torch
 
 import kdlab
 from kdlab import data, models
+from kdlab.functional import DIVERGENCES
 from kdlab.widgets import DistillationRace
 from kdlab.widgets.classroom import handed_down
 from kdlab.widgets.slices import Slices
@@ -199,6 +200,18 @@ def test_alpha_of_one_is_the_labels_lane(make):
     assert lanes["β = 0.25"] == lanes["labels only"]
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_every_divergence_races(make, divergence):
+    race = make(steps=3)
+    race.divergence = divergence
+    race.run()
+    rows = race.state["lanes"]["β = 0.25"]["loss"]
+    assert race.status == "finished" and all(0 < value < 100 for value in rows[0][1:])
+    assert ("mse_logits: its lanes" in race._note.value) is False  # there is one lane
+    race.betas = [0.25, 1]
+    assert ("mse_logits: its lanes" in race._note.value) == (divergence == "mse_logits")
+
+
 def test_a_lane_added_late_is_the_one_it_would_have_been(make):
     early, late = make(betas=[0.25, 1.0]), make(betas=[0.25])
     for race in (early, late):
@@ -318,6 +331,21 @@ def test_closing_ends_the_training(make):
     threads = threading.active_count()
     asyncio.run(main())
     assert threading.active_count() == threads
+
+
+def test_a_race_that_nobody_sees_pauses(make):
+    race = make(steps=100_000)
+
+    async def main():
+        race.start()
+        race._view_count = 2  # what the page reports
+        race._view_count = 1
+        assert race.status == "running"
+        race._view_count = 0
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert race.status in ("ready", "paused")
+
+    asyncio.run(main())
 
 
 def test_start_needs_an_event_loop(make):

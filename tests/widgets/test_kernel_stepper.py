@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kdlab
-from kdlab.widgets import KernelStepper
+from kdlab.widgets import KernelStepper, row_walk
 
 
 @pytest.fixture
@@ -50,11 +50,14 @@ def test_every_row_ends_at_the_librarys_loss(stepper, beta, tile):
 def test_marks_follow_the_state(stepper):
     stepper.position = 2
     state, view = stepper.state, stepper._view
-    assert view.band.x.tolist() == [8, 8, 16, 16]
+    assert view.band.x.tolist() == [7.5, 7.5, 15.5, 15.5]
     assert view.maxima[0].y.tolist() == [state["running"]["m_t"]] * 2
     assert view.maxima[1].y.tolist() == [state["running"]["m_s"]] * 2
     assert view.bars.y.tolist() == [state["teacher_logits"], state["student_logits"]]
     assert state["running"]["m_s"] == max(state["student_logits"][:16])
+    assert (
+        state["before"] == row_walk.tile(*(z[:8] for z in stepper._rows["your row"]), 1)._asdict()
+    )
     assert state["bytes"] == 64 and state["bytes_multipass"] == 320
 
 
