@@ -87,7 +87,7 @@ def _(queries: Callable[[float, float, int, int], float]) -> None:
 
 
 @exercise("1.5", "The front")
-def _(front: Callable[[list[float], list[float]], list[int]]) -> None:
+def _(front: Callable[[Sequence[float], Sequence[float]], list[int]]) -> None:
     got = list(begun(front([1, 2, 3], [0.5, 0.4, 0.6])))
     if 1 in got:
         raise Hint("model 1 costs more than model 0 and is right less often, and is still there")
