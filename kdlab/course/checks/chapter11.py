@@ -91,7 +91,7 @@ def _(bias_gradient) -> None:
         if torch.allclose(answer, -expected, atol=1e-5):
             raise Hint("the sign is turned round: the gradient points uphill")
         if beta != 1 and torch.allclose(answer, expected * beta, atol=1e-5):
-            raise Hint("right at β = 1 only: one factor of T is missing (T² from the loss, β from z)")
+            raise Hint("right at β = 1 only: a factor of T is missing (T² from the loss, β from z)")
         if beta != 1 and torch.allclose(answer, expected / beta, atol=1e-5):
             raise Hint("one factor of T too many: the softened logits bring a β of their own")
         if torch.allclose(answer, 50 * expected, atol=1e-4):
