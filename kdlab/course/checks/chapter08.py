@@ -110,5 +110,5 @@ def _(train_deep) -> None:
     if max(m.out_features for m in linear) > 32:
         raise Hint("a hidden layer is wider than 32")
     right = metrics.accuracy(predict(student, everything.x_test), everything.y_test)
-    if right < 0.8:
-        raise Hint(f"{right:.0%} right, 80 % wanted; does the signal survive eight layers?")
+    if right < 0.85:
+        raise Hint(f"{right:.0%} right, 85 % wanted; does the signal survive eight layers?")
