@@ -1,5 +1,7 @@
 """Exercises of 09_prune_then_distil."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +75,9 @@ def _(csr_bytes) -> None:
             raise Hint(f"{_EMPTY}; look at values(), col_indices() and crow_indices()")
         flat = torch.zeros(rows * columns)
         flat[:nonzero] = 1.0
-        matrix = flat.reshape(rows, columns).to_sparse_csr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Sparse CSR tensor support is in beta"
+            matrix = flat.reshape(rows, columns).to_sparse_csr()
         parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
         expected = sum(part.numel() * part.element_size() for part in parts)
         if answer == expected - 8:
