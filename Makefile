@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 LAB_ARGS ?=
+BENCH_ARGS ?=
+OUT ?= gpu-check
 BIN := .venv/bin
 # JupyterLab refuses to run as root (in a container, say) unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root,)
@@ -47,6 +49,19 @@ doctor: .venv/lab.stamp  ## say what this machine has and which backend will run
 kernel-report: .venv/lab.stamp  ## compile the kernels for sm_80, sm_90, sm_100 and print their resources
 	$(BIN)/python -m kdlab.kernels.resources
 
+.PHONY: bench
+bench: .venv/bench.stamp  ## measure the loss beside its peers, on the GPU or CPU that is here
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: bench-report
+bench-report: .venv/bench.stamp  ## write README's table and the plots from benchmarks/results
+	$(BIN)/python -m benchmarks.report
+
+# Installs nothing: a machine with a GPU and no network runs the checkout with the Python it has.
+.PHONY: gpu-check
+gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: make gpu-check OUT=folder
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT)
+
 .PHONY: clean
 clean:  ## remove .venv and caches
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
@@ -64,3 +79,7 @@ clean:  ## remove .venv and caches
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@ .venv/lab.stamp
+
+.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	touch $@
