@@ -2,6 +2,7 @@
 PYTHON ?= python3
 LAB_ARGS ?=
 BENCH_ARGS ?=
+GPU_CHECK_ARGS ?=
 OUT ?= gpu-check
 BIN := .venv/bin
 # JupyterLab refuses to run as root (in a container, say) unless it is told that this is meant.
@@ -60,7 +61,7 @@ bench-report: .venv/bench.stamp  ## write README's table and the plots from benc
 # Installs nothing: a machine with a GPU and no network runs the checkout with the Python it has.
 .PHONY: gpu-check
 gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: make gpu-check OUT=folder
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT) $(GPU_CHECK_ARGS)
 
 .PHONY: clean
 clean:  ## remove .venv and caches
