@@ -130,11 +130,11 @@ def _(safe_state: Callable) -> None:
         for name, got, expected in zip(
             ("m_s", "Z_s", "m_t", "Z_t", "A"), state, _state(z_s, z_t, 0.5), strict=True
         ):
-            got, expected = float(got), float(expected)
-            if math.isnan(got):
+            found, wanted = float(got), float(expected)
+            if math.isnan(found):
                 raise Hint(f"masked: {masked}. {name} is NaN: an inf minus itself, or 0 times inf?")
-            if not math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-12):
-                raise Hint(f"masked: {masked}. {name} is {got:.4g}, which is not its sum")
+            if not math.isclose(found, wanted, rel_tol=1e-9, abs_tol=1e-12):
+                raise Hint(f"masked: {masked}. {name} is {found:.4g}, which is not its sum")
 
 
 @exercise("7.4", "Bytes on paper")
