@@ -38,7 +38,7 @@ class Case:
 
 CPU = (
     Case("kl", "fp32", 1024, 32000),
-    *(Case(d, "fp32", 256, 32000) for d in DIVERGENCES),
+    *(Case(d, "fp32", 256, 32000) for d in DIVERGENCES[1:]),
     Case("kl", "bf16", 512, 32000),
     Case("kl", "fp32", 8, 262144),
     Case("kl", "fp32", 8192, 1000),

@@ -215,11 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
     random.seed(0)
     torch.manual_seed(0)
     if options.quick:
-        cases, rounds, seconds_a_mode = QUICK, 3, 0.5
+        cases, rounds, seconds = QUICK, 3, 0.5
     else:
         short = GPU_SHORT if kind == "cuda" else CPU[:1]
         cases = short if options.short else (GPU if kind == "cuda" else CPU)
-        rounds, seconds_a_mode = options.rounds, 12.0
+        rounds, seconds = max(3, options.rounds), 6.0
 
     now = datetime.datetime.now(datetime.timezone.utc)
     record: dict[str, Any] = {"format": 1, "date": now.isoformat(timespec="seconds")}
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     record["settings"] = {
         "temperature": TEMPERATURE,
         "rounds": rounds,
-        "seconds_a_mode": seconds_a_mode,
+        "seconds_a_mode": seconds,
         "quick": options.quick,
         "short": options.short,
     }
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(case, flush=True)
         result, reason = attempt(
-            lambda case=case: measure(case, device, rounds, seconds_a_mode, options.peers)
+            lambda case=case: measure(case, device, rounds, seconds, options.peers)
         )
         if reason is not None:
             record["left_out"].append(f"{case}: {reason}")
