@@ -104,7 +104,8 @@ def row(case: dict[str, Any]) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}"
+    ms = seconds * 1e3
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def draw(stem: str, record: dict[str, Any], folder: Path) -> Path:
@@ -120,6 +121,7 @@ def draw(stem: str, record: dict[str, Any], folder: Path) -> Path:
     plots.use_style()
     colours = dict(zip(SHOWN, (plots.GREY, plots.TEACHER, plots.LABELS, plots.LOSS), strict=True))
     hatches = dict(zip(SHOWN, ("", "//", "..", ""), strict=True))
+    markers = dict(zip(SHOWN, "s^vo", strict=True))
     cases = record["cases"]
     figure, axes = plt.subplots(1, 4, figsize=(14, 1.2 + 0.62 * len(cases)), sharey=True)
     panels = {
@@ -128,13 +130,23 @@ def draw(stem: str, record: dict[str, Any], folder: Path) -> Path:
         "peak extra memory ÷ one gradient": _memory,
         "gradient's relative error, near the teacher": _error,
     }
+    shown = [name for name in SHOWN if any(_ratio(c, "full", name) is not None for c in cases)]
+    step = 0.8 / len(shown)
     for ax, (title, value) in zip(axes, panels.items(), strict=True):
-        for i, name in enumerate(SHOWN):
-            points = [(k - 0.3 + 0.2 * i, value(case, name)) for k, case in enumerate(cases)]
+        for i, name in enumerate(shown):
+            points = [
+                (k + step * (i - (len(shown) - 1) / 2), value(case, name))
+                for k, case in enumerate(cases)
+            ]
             there = [(y, x) for y, x in points if x is not None]
-            if there:
+            if not there:
+                continue
+            y, x = zip(*there, strict=True)
+            if ax is axes[3]:  # a bar has no length on a log axis
+                ax.plot(x, y, markers[name], color=colours[name], label=name)
+            else:
                 style = {"color": colours[name], "hatch": hatches[name], "edgecolor": "white"}
-                ax.barh(*zip(*there, strict=True), height=0.19, label=name, linewidth=0.4, **style)
+                ax.barh(y, x, height=0.95 * step, label=name, linewidth=0.4, **style)
         ax.set_xlabel(title)
     axes[3].set_xscale("log")
     axes[0].set_yticks(range(len(cases)), [label(case) for case in cases])
