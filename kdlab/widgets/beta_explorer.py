@@ -11,7 +11,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from kdlab.functional import IMPLEMENTED, distillation_loss, soften
+from kdlab.functional import DIVERGENCES, distillation_loss, soften
 from kdlab.metrics import effective_classes, entropy
 from kdlab.widgets import look
 from kdlab.widgets.examples import check_examples
@@ -148,7 +148,7 @@ class BetaExplorer(ipywidgets.VBox):
 
     @traitlets.validate("divergence")
     def _valid_divergence(self, proposal: Any) -> str:
-        return _choice("divergence", proposal.value, IMPLEMENTED)
+        return _choice("divergence", proposal.value, DIVERGENCES)
 
     @traitlets.validate("order")
     def _valid_order(self, proposal: Any) -> str:
@@ -214,7 +214,7 @@ class BetaExplorer(ipywidgets.VBox):
         )
         self._temperature = ipywidgets.HTML()
         self._divergence = ipywidgets.Dropdown(
-            options=list(IMPLEMENTED),
+            options=list(DIVERGENCES),
             value=self.divergence,
             description="Divergence",
             style=style,
