@@ -31,7 +31,7 @@ def trained():
 def page(browser, tmp_path_factory):
     with serving.voila(tmp_path_factory.mktemp("app"), "laboratory.ipynb") as address:
         page = browser.new_page(viewport={"width": 1000, "height": 1000})
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         page.problems = listen(page, harmless=(OFFLINE,))
         # The page arrives piece by piece, as the kernel gets on with it.
         page.goto(address, wait_until="commit", timeout=60_000)
