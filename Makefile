@@ -64,6 +64,15 @@ doctor: .venv/lab.stamp  ## say what this machine has and which backend will run
 kernel-report: .venv/lab.stamp  ## compile the kernels for sm_80, sm_90, sm_100 and print their resources
 	$(BIN)/python -m kdlab.kernels.resources
 
+.PHONY: site
+site: .venv/site.stamp  ## the course as web pages, from the stored outputs: build/site/index.html
+	rm -rf build/site build/site-source
+	mkdir -p build
+	cp -r docs build/site-source
+	cp -r notebooks build/site-source/notebooks
+	$(BIN)/sphinx-build -q -W --keep-going build/site-source build/site
+	@echo build/site/index.html
+
 .PHONY: clean
 clean:  ## remove .venv and caches
 	rm -rf .venv test-artifacts .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
@@ -80,4 +89,8 @@ clean:  ## remove .venv and caches
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@ .venv/lab.stamp
+
+.venv/site.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[site]'
 	touch $@ .venv/lab.stamp

@@ -34,6 +34,14 @@ def test_calibration_error_of_a_known_case():
     assert metrics.expected_calibration_error(confident, labels) == pytest.approx(0.2, abs=1e-6)
 
 
+def test_peak_memory_counts_what_is_alive_together():
+    x = torch.zeros(100, 40)
+    # The widest moment: a hidden layer's output beside its ReLU's, 2 · 100 · 32 floats.
+    assert metrics.peak_memory(models.MLP(40, [32, 32], 10), x) == 2 * 100 * 32 * 4
+    # Freed tensors don't add up: eight layers need no more than one.
+    assert metrics.peak_memory(models.MLP(40, [32] * 8, 10), x) == 2 * 100 * 32 * 4
+
+
 def test_training_learns_and_repeats():
     def run():
         torch.manual_seed(3)

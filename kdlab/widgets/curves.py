@@ -1,6 +1,7 @@
 """Curves over seeds: the mean as a line, worst to best as a band; in bqplot, HTML, matplotlib."""
 
 import html
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +38,22 @@ class Style:
         )
 
 
-def lane_styles(betas: tuple[float | None, ...]) -> dict[float | None, Style]:
-    """A style a lane: in the order of β, labels only (None) always the same.
+def lane_styles(
+    betas: Iterable[float | None], before: Mapping[float | None, Style] | None = None
+) -> dict[float | None, Style]:
+    """A style a lane: labels only (None) has its own, and who had one before keeps it.
 
-    >>> lane_styles((None, 0.25))[None].dash
-    'dashed'
+    >>> first = lane_styles([None, 0.25])
+    >>> lane_styles([None, 0.125, 0.25], first)[0.25] == first[0.25]
+    True
     """
-    free = iter(LANES)
-    return {beta: Style(*(LABELS_ONLY if beta is None else next(free))) for beta in betas}
+    betas = list(betas)
+    kept = {beta: style for beta, style in (before or {}).items() if beta in betas}
+    free = iter([style for lane in LANES if (style := Style(*lane)) not in kept.values()])
+    return {
+        beta: Style(*LABELS_ONLY) if beta is None else kept.get(beta) or next(free)
+        for beta in betas
+    }
 
 
 class Curve:

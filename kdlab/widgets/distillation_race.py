@@ -258,7 +258,7 @@ class DistillationRace(TrainingSettings):
         """The same curves as a matplotlib figure, for a page where nothing moves."""
         from kdlab.widgets.race_figure import draw
 
-        return draw(self.state, self._view.loss, self._view.loss_words)
+        return draw(self.state, self._view.styles, self._view.loss, self._view.loss_words)
 
     def __repr__(self) -> str:
         return (

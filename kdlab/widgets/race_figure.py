@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 
 from kdlab.widgets import look
-from kdlab.widgets.curves import MATPLOTLIB, lane_styles
+from kdlab.widgets.curves import MATPLOTLIB, Style
 
 
-def draw(state: dict[str, Any], loss: str, loss_words: str) -> Any:
+def draw(
+    state: dict[str, Any], styles: dict[float | None, Style], loss: str, loss_words: str
+) -> Any:
     """A matplotlib figure of `DistillationRace.state`; `loss`: the quantity of the third panel."""
     import matplotlib.pyplot as plt
 
@@ -16,7 +18,6 @@ def draw(state: dict[str, Any], loss: str, loss_words: str) -> Any:
     # Closed, so that a notebook shows the figure once: as the cell's value, not from pyplot too.
     plt.close(fig)
     lanes = state["lanes"]
-    styles = lane_styles(tuple(lane["beta"] for lane in lanes.values()))
     panels = {"accuracy": "Accuracy, test", "agreement": "Agreement with the teacher"}
     for ax, (quantity, title) in zip(axes, {**panels, loss: loss_words}.items(), strict=True):
         for name, lane in lanes.items():

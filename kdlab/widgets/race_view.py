@@ -47,6 +47,7 @@ class RaceView:
 
     def __init__(self, steps: int, teacher_accuracy: float, redraw: Callable[[], None]) -> None:
         self._steps, self._teacher_accuracy = steps, teacher_accuracy
+        self.styles: dict[float | None, Style] = {}
         self.numbers = ipywidgets.HTML()
         self.loss_shown = look.dropdown("Loss shown", LOSSES, "loss", "330px")
         self.loss_shown.observe(lambda _: redraw(), "value")
@@ -91,9 +92,9 @@ class RaceView:
 
     def lanes(self, race: Race) -> None:
         """New curves, for the lanes that there are now."""
-        self._styles = lane_styles(tuple(race.lanes))
+        self.styles = lane_styles(race.lanes, self.styles)
         self._curves = {
-            name: {beta: Curve(scales, style) for beta, style in self._styles.items()}
+            name: {beta: Curve(scales, style) for beta, style in self.styles.items()}
             for name, scales in self._scales.items()
         }
         self.show(race)
@@ -178,7 +179,7 @@ class RaceView:
 
     def _table(self, race: Race) -> str:
         rows = []
-        for beta, style in self._styles.items():
+        for beta, style in self.styles.items():
             at, _ = race.curve(beta, "accuracy")
             now = [
                 spread([row[-1] for row in race.curve(beta, quantity)[1]])
