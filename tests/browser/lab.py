@@ -4,8 +4,8 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page
 
-# Seen on a machine with ten times the work it could do: anywidget complains after two seconds. Where
-# names were then missing, the tests of names would say so.
+# Seen on a machine with ten times the work that it could do: anywidget complains after two
+# seconds. If names were then missing, the tests of names would say so.
 HARMLESS = ("[anywidget] Failed to initialize model.",)
 
 # --expose-app-in-browser puts the application into the page: JupyterLab draws only the cells that
