@@ -30,7 +30,7 @@ STYLE = """<style>
 .kdlab .widget-inline-hbox .widget-label { text-align: left; }
 .kdlab table { border-spacing: 5px 1px; margin: 0 -5px; font-variant-numeric: tabular-nums; }
 .kdlab th { text-align: left; font-weight: 600; white-space: nowrap; }
-.kdlab td { text-align: right; white-space: nowrap; }
+.kdlab td { text-align: right; }
 .kdlab .bqplot {
   --bq-content-font-color: currentColor;
   --bq-axislabel-fill: currentColor;
