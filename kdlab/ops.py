@@ -1,15 +1,22 @@
-"""The two operators of the library, forward and backward, registered with PyTorch.
+"""The operators of the library, registered with PyTorch: CPU and CUDA behind one name each.
 
-`torch.ops.kdlab.rows` and `torch.ops.kdlab.rows_backward` have a CPU and a CUDA implementation
-behind one name, shapes for tracing (`register_fake`) and an autograd formula, so that autograd,
-`torch.compile` and the profiler see one opaque step. `backend` says who computes: "torch"
-(`kdlab.rows`, any device) or "triton" (`kdlab.kernels`: CUDA, or the CPU under TRITON_INTERPRET=1).
+    kdlab::rows            row losses, and the statistics that the gradients need
+    kdlab::rows_backward   the gradients for student, teacher and β, from logits and statistics
+    kdlab::total           scale · Σ row losses, with the student's gradient made on the way
+    kdlab::scale_          multiply that gradient by what arrives from above, in place
+
+They have shapes for tracing (`register_fake`) and autograd formulas, so that autograd,
+`torch.compile` and the profiler see opaque steps. `backend` says who computes: "torch"
+(`kdlab.rows`, any device) or "triton" (`kdlab.kernels`: CUDA, or the CPU with TRITON_INTERPRET=1).
 """
 
 import torch
 from torch import Tensor
 
 from kdlab import rows as torch_rows
+from kdlab.rows import STATS, Settings, compute_dtype
+
+_DEVICES = ("cpu", "cuda")
 
 
 def _implementation(backend: str):
@@ -20,7 +27,7 @@ def _implementation(backend: str):
     return torch_rows
 
 
-@torch.library.custom_op("kdlab::rows", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op("kdlab::rows", mutates_args=(), device_types=_DEVICES)
 def rows(
     student: Tensor,
     teacher: Tensor,
@@ -28,18 +35,19 @@ def rows(
     keep: Tensor | None,
     beta: Tensor,
     divergence: str,
+    mix: float,
     label_weight: float,
     temperature_scaling: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Row losses (N,) and what the backward pass needs (6, N)."""
+    """Row losses (N,) and statistics (8, N)."""
+    settings = Settings(divergence, mix, label_weight, temperature_scaling)
     forward = _implementation(backend).forward
-    return forward(
-        student, teacher, labels, keep, beta, divergence, label_weight, temperature_scaling
-    )
+    loss, stats, _ = forward(student, teacher, labels, keep, beta, settings)
+    return loss, stats
 
 
-@torch.library.custom_op("kdlab::rows_backward", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op("kdlab::rows_backward", mutates_args=(), device_types=_DEVICES)
 def rows_backward(
     grad_loss: Tensor,
     student: Tensor,
@@ -48,53 +56,146 @@ def rows_backward(
     keep: Tensor | None,
     beta: Tensor,
     stats: Tensor,
+    for_student: bool,
+    for_teacher: bool,
+    for_beta: bool,
     divergence: str,
+    mix: float,
     label_weight: float,
     temperature_scaling: bool,
     backend: str,
-) -> Tensor:
-    """The gradient for the student's logits (N, V)."""
-    return _implementation(backend).backward(
-        grad_loss,
-        student,
-        teacher,
-        labels,
-        keep,
-        beta,
-        stats,
-        divergence,
-        label_weight,
-        temperature_scaling,
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients for z_s (N, V), z_t (N, V) and β (N,); empty where not asked for."""
+    settings = Settings(divergence, mix, label_weight, temperature_scaling)
+    wanted = (for_student, for_teacher, for_beta)
+    backward = _implementation(backend).backward
+    return backward(grad_loss, student, teacher, labels, keep, beta, stats, settings, wanted)
+
+
+@torch.library.custom_op("kdlab::total", mutates_args=(), device_types=_DEVICES)
+def total(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    beta: Tensor,
+    scale: Tensor,
+    divergence: str,
+    mix: float,
+    label_weight: float,
+    temperature_scaling: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """scale · Σ row losses (0-dim), the statistics, and its gradient for z_s (N, V)."""
+    settings = Settings(divergence, mix, label_weight, temperature_scaling)
+    forward = _implementation(backend).forward
+    loss, stats, gradient = forward(student, teacher, labels, keep, beta, settings, scale)
+    return loss.sum() * scale, stats, gradient
+
+
+@torch.library.custom_op("kdlab::scale_", mutates_args=("gradient",), device_types=_DEVICES)
+def scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
+    """gradient *= factor (0-dim), untouched where the factor is 1, as it mostly is."""
+    if backend == "triton":
+        _implementation(backend).scale_(gradient, factor)
+    elif gradient.device.type == "cpu" and factor == 1:
+        return
+    else:
+        gradient.mul_(factor)
+
+
+def _fake_stats(student: Tensor, teacher: Tensor) -> Tensor:
+    dtype = compute_dtype(student, teacher)
+    return student.new_empty(len(STATS), student.shape[0], dtype=dtype)
+
+
+def _fake_gradient(logits: Tensor, wanted: bool = True) -> Tensor:
+    return logits.new_empty(logits.shape if wanted else 0)
 
 
 @rows.register_fake
-def _(student, teacher, labels, keep, beta, divergence, label_weight, temperature_scaling, backend):
-    dtype = torch_rows.compute_dtype(student, teacher)
-    n = student.shape[0]
-    return student.new_empty(n, dtype=dtype), student.new_empty(
-        len(torch_rows.STATS), n, dtype=dtype
-    )
+def _(student, teacher, *_):
+    stats = _fake_stats(student, teacher)
+    return stats.new_empty(student.shape[0]), stats
 
 
 @rows_backward.register_fake
-def _(grad_loss, student, *_):
-    return torch.empty_like(student, memory_format=torch.contiguous_format)
+def _(
+    grad_loss, student, teacher, labels, keep, beta, stats, for_student, for_teacher, for_beta, *_
+):
+    return (
+        _fake_gradient(student, for_student),
+        _fake_gradient(teacher, for_teacher),
+        beta.new_empty(beta.shape[0] if for_beta else 0),
+    )
 
 
-def _save(ctx, inputs, output):
+@total.register_fake
+def _(student, teacher, *_):
+    stats = _fake_stats(student, teacher)
+    return stats.new_empty(()), stats, _fake_gradient(student)
+
+
+def _save_rows(ctx, inputs, output):
     student, teacher, labels, keep, beta, *ctx.settings = inputs
     ctx.save_for_backward(student, teacher, labels, keep, beta, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad_loss, _grad_stats):
+def _rows_gradients(ctx, grad_loss, _grad_stats):
+    nothing = (None,) * 10
     student, teacher, labels, keep, beta, stats = ctx.saved_tensors
-    grad = None
-    if grad_loss is not None and ctx.needs_input_grad[0]:
-        grad = rows_backward(grad_loss, student, teacher, labels, keep, beta, stats, *ctx.settings)
-    return (grad,) + (None,) * 8
+    needs = [ctx.needs_input_grad[i] for i in (0, 1, 4)]
+    if grad_loss is None or not any(needs):
+        return nothing
+    found = rows_backward(
+        grad_loss, student, teacher, labels, keep, beta, stats, *needs, *ctx.settings
+    )
+    for_student, for_teacher, for_beta = (
+        g if n else None for g, n in zip(found, needs, strict=True)
+    )
+    return for_student, for_teacher, None, None, for_beta, *nothing[5:]
 
 
-rows.register_autograd(_backward, setup_context=_save)
+rows.register_autograd(_rows_gradients, setup_context=_save_rows)
+
+
+def _save_total(ctx, inputs, output):
+    student, teacher, labels, keep, beta, scale, *ctx.settings = inputs
+    _, stats, gradient = output
+    ctx.save_for_backward(student, teacher, labels, keep, beta, scale, stats)
+    ctx.mark_non_differentiable(stats, gradient)
+    # A tracer's stand-in cannot be given away; the traced backward makes the gradient itself.
+    ctx.gradient = gradient if type(gradient) is Tensor else None
+    ctx.set_materialize_grads(False)
+
+
+def _total_gradient(ctx, grad_total, *_):
+    """Give away the gradient that forward made; a second backward makes its own from the logits."""
+    nothing = (None,) * 11
+    if grad_total is None or not ctx.needs_input_grad[0]:
+        return nothing
+    gradient, ctx.gradient = ctx.gradient, None
+    if gradient is not None and not torch.is_grad_enabled():  # no second derivative is asked for
+        scale_(gradient, grad_total, ctx.settings[-1])
+    else:
+        student, teacher, labels, keep, beta, scale, stats = ctx.saved_tensors
+        grad_loss = (grad_total * scale).to(stats.dtype).expand(student.shape[0])
+        gradient, _, _ = rows_backward(
+            grad_loss,
+            student,
+            teacher,
+            labels,
+            keep,
+            beta,
+            stats,
+            True,
+            False,
+            False,
+            *ctx.settings,
+        )
+    return gradient, *nothing[1:]
+
+
+total.register_autograd(_total_gradient, setup_context=_save_total)

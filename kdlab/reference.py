@@ -41,6 +41,55 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.
     return terms.masked_fill(teacher_logits == -torch.inf, 0.0).sum(-1)
 
 
+def reverse_kl(
+    student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.0
+) -> Tensor:
+    """KL(q ‖ p) = Σ q (log q − log p): the student is punished for what the teacher would not say.
+
+    Gu, Dong, Wei, Huang, "MiniLLM: Knowledge Distillation of Large Language Models", ICLR 2024,
+    equation 1.
+
+    >>> reverse_kl(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
+    tensor(0.1201)
+    """
+    return kl(teacher_logits, student_logits, beta)
+
+
+def js(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    beta: float | Tensor = 1.0,
+    mix: float = 0.5,
+) -> Tensor:
+    """mix · KL(p ‖ m) + (1 − mix) · KL(q ‖ m) with m = mix · p + (1 − mix) · q: generalised JS.
+
+    mix = ½ is the Jensen-Shannon divergence, at most log 2.
+    Agarwal et al., "On-Policy Distillation of Language Models: Learning from Self-Generated
+    Mistakes" (GKD), ICLR 2024, equation 1; their β is `mix` here.
+
+    >>> js(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
+    tensor(0.0285)
+    """
+    q, p = soften(student_logits, beta), soften(teacher_logits, beta)
+    m = mix * p + (1 - mix) * q
+    # x log x → 0: xlogy is 0 where a class is masked
+    to_p = torch.xlogy(p, p) - torch.xlogy(p, m)
+    to_q = torch.xlogy(q, q) - torch.xlogy(q, m)
+    return (mix * to_p + (1 - mix) * to_q).sum(-1)
+
+
+def tv(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """½ Σ |p − q|: total variation, the largest difference in probability of any set of classes.
+
+    Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", ACL
+    2023, use it to distil language models.
+
+    >>> tv(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
+    tensor(0.2311)
+    """
+    return 0.5 * (soften(teacher_logits, beta) - soften(student_logits, beta)).abs().sum(-1)
+
+
 def mse(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """Σ (p − q)²: the article's squared norm (section 3.2.3) on softened outputs.
 
@@ -85,6 +134,9 @@ def l_teach(teacher_outputs: Tensor, student_outputs: Tensor) -> Tensor:
     return (teacher_outputs - student_outputs).square().sum(-1).mean()
 
 
+_SOFTENED = {"kl": kl, "reverse_kl": reverse_kl, "mse": mse, "tv": tv}
+
+
 def distillation_rows(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -92,6 +144,7 @@ def distillation_rows(
     *,
     beta: float | Tensor = 1.0,
     divergence: str = "kl",
+    mix: float = 0.5,
     label_weight: float = 0.0,
     temperature_scaling: bool = True,
 ) -> Tensor:
@@ -101,10 +154,10 @@ def distillation_rows(
     tensor([0.4438])
     """
     row_beta = beta.unsqueeze(-1) if isinstance(beta, Tensor) and beta.dim() else beta
-    if divergence == "kl":
-        soft = kl(student_logits, teacher_logits, row_beta)
-    elif divergence == "mse":
-        soft = mse(student_logits, teacher_logits, row_beta)
+    if divergence in _SOFTENED:
+        soft = _SOFTENED[divergence](student_logits, teacher_logits, row_beta)
+    elif divergence == "js":
+        soft = js(student_logits, teacher_logits, row_beta, mix)
     elif divergence == "mse_logits":
         soft = mse_logits(student_logits, teacher_logits)
     else:

@@ -1,22 +1,49 @@
-"""The loss of each row and its gradient, in PyTorch: what `distillation_loss` runs without a GPU.
+"""The loss of each row and its gradients, in PyTorch: what `distillation_loss` runs without a GPU.
 
-The same sums as the Triton kernels in `kernels/`, over a few rows at a time, so that what is
-computed between reading the logits and writing the result stays in the processor's cache.
-Softmax is taken about each row's maximum m, with v = exp(β(z_s − m_s)), u = exp(β(z_t − m_t)) and
-w = u − v. A student that has nearly learned its teacher has w ≈ 0; writing p − q and log(Z_s/Z_t)
-through w keeps the digits that subtracting two nearly equal probabilities would lose.
+The same two functions as the Triton kernels in `kernels/`, over a few rows at a time, so that what
+is computed between reading the logits and writing the result stays in the processor's cache. The
+chunks go to a thread each: PyTorch would otherwise split every small operation over the cores and
+wait for all of them each time, which costs more than the operation.
 """
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Elements of one chunk: 2¹⁷ float32 values are half a megabyte a buffer, so that the handful of
-# buffers that a chunk needs fit in a typical L2/L3 slice.
-CHUNK_ELEMENTS = 1 << 17
+from kdlab.divergences import Pair, slope, slope_teacher, value
 
-# What the backward pass needs of a row, saved by the forward pass: the maxima and normalisers of
-# student and teacher, the dot product that the gradient subtracts, and the normaliser at T = 1.
-STATS = ("m_s", "z_s", "m_t", "z_t", "dot", "z_1")
+# Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
+# two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
+# together hold no more than BUFFERED_ELEMENTS each: 5 · 4 bytes · 2²¹ = 42 MB.
+CHUNK_ELEMENTS = 1 << 18
+BUFFERED_ELEMENTS = 1 << 21
+# Below this many elements in all, starting threads costs more than they save.
+THREADED_ELEMENTS = 1 << 18
+
+# What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
+# sides, the dot products that their gradients subtract, D itself, and the normaliser at T = 1.
+STATS = ("m_s", "z_s", "m_t", "z_t", "dot_s", "dot_t", "soft", "z_1")
+
+
+class Settings(NamedTuple):
+    """What is the same for every row."""
+
+    divergence: str
+    mix: float
+    label_weight: float
+    temperature_scaling: bool
+
+    @property
+    def soft(self) -> bool:
+        return self.label_weight < 1
+
+    @property
+    def hard(self) -> bool:
+        return self.label_weight > 0
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
@@ -24,37 +51,77 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def _chunks(rows: int, classes: int):
-    step = max(1, CHUNK_ELEMENTS // max(1, classes))
-    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+@dataclass
+class Buffers:
+    """Memory for one chunk after another: malloc would hand it back and fetch it anew each time."""
+
+    x_s: Tensor
+    x_t: Tensor
+    v: Tensor
+    u: Tensor
+    scratch: Tensor
+
+    def rows(self, n: int) -> "Buffers":
+        return Buffers(*(buffer[:n] for buffer in vars(self).values()))
 
 
-def _centre(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """z − m and m for each row; a row of nothing but −inf keeps m = 0, so that exp gives 0."""
-    z = logits.to(dtype)
-    m = z.amax(-1, keepdim=True)
-    m = m.masked_fill(m == -torch.inf, 0.0)
-    return z - m, m
+def _for_each_chunk(
+    work: Callable[[int, int, Buffers], None], rows: int, classes: int, like: Tensor
+) -> None:
+    """work(i, j, buffers) for chunks of rows [i, j), each thread with one core and its buffers."""
+    cores = torch.get_num_threads()
+    threads = min(cores, rows) if rows * classes >= THREADED_ELEMENTS else 1
+    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads)
+    step = max(1, min(elements // classes, -(-rows // threads)))
+    starts = range(0, rows, step)
+
+    def run(first: int) -> None:
+        buffers = Buffers(*(like.new_empty(step, classes) for _ in range(5)))
+        with torch.no_grad():  # a new thread starts with gradients on
+            for start in starts[first::threads]:
+                end = min(start + step, rows)
+                work(start, end, buffers.rows(end - start))
+
+    def run_alone(first: int) -> None:
+        torch.set_num_threads(1)  # of this thread, and of threads that start after it
+        run(first)
+
+    if threads == 1:
+        run(0)
+        return
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run_alone, range(threads)))
+    finally:
+        torch.set_num_threads(cores)
 
 
-def _kl(x_s: Tensor, x_t: Tensor, v: Tensor, u: Tensor, z_s: Tensor, z_t: Tensor) -> Tensor:
-    """KL(p ‖ q) = (Σ u (x_t − x_s)) / Z_t + log(Z_s / Z_t), the x being β(z − m)."""
-    a = torch.linalg.vecdot(u, x_t - x_s).unsqueeze(-1)
-    if a.isnan().any():  # 0 · inf, where a class is masked: only then is the slow way needed
-        terms = (u * (x_t - x_s)).masked_fill(x_t == -torch.inf, 0.0)
-        student_only = (x_s == -torch.inf) & (x_t > -torch.inf)
-        a = terms.masked_fill(student_only, torch.inf).sum(-1, keepdim=True)
-    w = (u - v).sum(-1, keepdim=True)
-    close = w.abs() < 0.5 * z_t
-    log_ratio = torch.where(close, torch.log1p(-w / z_t), z_s.log() - z_t.log())
-    return (a / z_t + log_ratio).clamp_min(0.0)
+def _maximum(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """m of each row; a row of nothing but −inf gets m = 0, so that exp gives 0."""
+    m = logits.amax(-1, keepdim=True).to(dtype)
+    return m.masked_fill_(m == -torch.inf, 0.0)
 
 
-def _mse(v: Tensor, u: Tensor, z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ (p − q)² and Σ q (q − p), with p − q = (w − v Σw / Z_s) / Z_t."""
-    w = u - v
-    gap = (w - v * (w.sum(-1, keepdim=True) / z_s)) / z_t
-    return gap.square().sum(-1, keepdim=True), -(v * gap).sum(-1, keepdim=True) / z_s
+def _pair(s: Tensor, t: Tensor, m_s: Tensor, m_t: Tensor, b: Tensor | None, use: Buffers) -> Pair:
+    """x = β(z − m), exp(x) and their sums, for both sides; b is None where β = 1."""
+    for z, m, x in ((s, m_s, use.x_s), (t, m_t, use.x_t)):
+        torch.sub(z, m, out=x)
+        if b is not None:
+            x.mul_(b)
+    v, u = torch.exp(use.x_s, out=use.v), torch.exp(use.x_t, out=use.u)
+    z_s, z_t = v.sum(-1, keepdim=True), u.sum(-1, keepdim=True)
+    return Pair(use.x_s, use.x_t, v, u, z_s, z_t, use.scratch)
+
+
+def _difference(s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
+    """z_t − z_s, 0 where both are −inf (or the same infinity)."""
+    return (t.to(dtype) - s.to(dtype)).masked_fill_(t == s, 0.0)
+
+
+def _hard_slope(y_s: Tensor, z_1: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """scale · (softmax(z_s) − onehot(label))."""
+    out = y_s.exp_().mul_(scale / z_1)
+    return out.scatter_add_(-1, labels[:, None], -scale)
 
 
 def forward(
@@ -63,50 +130,89 @@ def forward(
     labels: Tensor | None,
     keep: Tensor | None,
     beta: Tensor,
-    divergence: str,
-    label_weight: float,
-    temperature_scaling: bool,
-) -> tuple[Tensor, Tensor]:
-    """Row losses (N,) and the statistics (6, N) of `STATS` that `backward` reads.
+    settings: Settings,
+    gradient_scale: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row losses (N,), the statistics (8, N) of `STATS`, and the student's gradient.
 
-    student, teacher: (N, V). labels: (N,) int64 in [0, V). keep: (N,) bool. beta: (N,).
+    student, teacher: (N, V). labels: (N,) int64 in [0, V). keep: (N,) bool. beta: (N,). With a
+    0-dim `gradient_scale` the third result is ∂(gradient_scale · Σ row loss)/∂z_s, typed like
+    `student`, made while the row is still in cache; without, it is empty.
     """
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
+    divergence, mix, alpha, scaled = settings
+    student, teacher = student.detach(), teacher.detach()
     loss = student.new_zeros(rows, dtype=dtype)
     stats = student.new_zeros(len(STATS), rows, dtype=dtype)
-    for i, j in _chunks(rows, classes):
+    wanted = gradient_scale is not None
+    gradient = student.new_empty(student.shape if wanted else 0)
+    is_one = bool((beta == 1).all())
+
+    def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)
-        y_s, m_s = _centre(student[i:j], dtype)
-        total = torch.zeros_like(m_s)
-        dot = z_s = z_t = m_t = z_1 = torch.zeros_like(m_s)
-        if label_weight < 1:
-            if divergence == "mse_logits":
-                z, t = student[i:j].to(dtype), teacher[i:j].to(dtype)
-                soft = (t - z).masked_fill_(t == z, 0.0).square_().sum(-1, keepdim=True)
-            else:
-                y_t, m_t = _centre(teacher[i:j], dtype)
-                x_s, x_t = y_s * b, y_t * b
-                v, u = x_s.exp(), x_t.exp()
-                z_s, z_t = v.sum(-1, keepdim=True), u.sum(-1, keepdim=True)
-                if divergence == "kl":
-                    soft = _kl(x_s, x_t, v, u, z_s, z_t)
-                else:
-                    soft, dot = _mse(v, u, z_s, z_t)
-                soft = soft.masked_fill((z_s == 0) | (z_t == 0), torch.nan)
-                if temperature_scaling:
-                    soft = soft / b.square()
-            total = total + (1 - label_weight) * soft
-        if label_weight > 0:
+        s, t = student[i:j], teacher[i:j]
+        m_s = _maximum(s, dtype)
+        zero = torch.zeros_like(m_s)
+        total, found, pair = zero, [m_s] + [zero] * 7, None
+        if settings.soft and divergence == "mse_logits":
+            found[6] = _difference(s, t, dtype).square_().sum(-1, keepdim=True)
+            total = (1 - alpha) * found[6]
+        elif settings.soft:
+            m_t = _maximum(t, dtype)
+            pair = _pair(s, t, m_s, m_t, None if is_one else b, use)
+            d, dot_s, dot_t = value(pair, divergence, mix)
+            d = d.masked_fill_((pair.z_s == 0) | (pair.z_t == 0), torch.nan)
+            found[1:7] = pair.z_s, m_t, pair.z_t, dot_s, dot_t, d
+            total = (1 - alpha) * (d / b.square() if scaled else d)
+        if settings.hard:
             assert labels is not None
-            z_1 = y_s.exp().sum(-1, keepdim=True)
-            hard = z_1.log() - y_s.gather(-1, labels[i:j, None])
-            total = total + label_weight * hard.masked_fill(z_1 == 0, torch.nan)
+            found[7] = (s - m_s).exp_().sum(-1, keepdim=True)
+            hard = found[7].log() - (s.gather(-1, labels[i:j, None]) - m_s)
+            total = total + alpha * hard.masked_fill_(found[7] == 0, torch.nan)
+        stats[:, i:j] = torch.cat(found, -1).T
         if keep is not None:
             total = total.masked_fill(~keep[i:j, None], 0.0)
         loss[i:j] = total[:, 0]
-        stats[:, i:j] = torch.cat((m_s, z_s, m_t, z_t, dot, z_1), dim=-1).T
-    return loss, stats
+        if gradient_scale is not None:
+            g = gradient_scale.to(dtype).expand(j - i, 1)
+            y = None if labels is None else labels[i:j]
+            gradient[i:j] = _student_gradient(
+                s, t, m_s, y, pair, b, g, found[4], found[7], settings
+            )
+            if keep is not None:
+                gradient[i:j].masked_fill_(~keep[i:j, None], 0.0)
+
+    if rows:
+        _for_each_chunk(chunk, rows, classes, stats)
+    return loss, stats, gradient
+
+
+def _student_gradient(
+    s: Tensor,
+    t: Tensor,
+    m_s: Tensor,
+    labels: Tensor | None,
+    pair: Pair | None,
+    b: Tensor,
+    g: Tensor,
+    dot: Tensor,
+    z_1: Tensor,
+    settings: Settings,
+) -> Tensor:
+    """g · ∂(row loss)/∂z_s for a chunk; β comes from the chain rule, and T² makes it T."""
+    divergence, mix, alpha, scaled = settings
+    out = None
+    if pair is not None:
+        out = slope(pair, divergence, mix, dot, (1 - alpha) * g * (1 / b if scaled else b))
+    elif settings.soft:
+        out = _difference(s, t, m_s.dtype).mul_(-2 * (1 - alpha) * g)
+    if settings.hard:
+        assert labels is not None
+        hard = _hard_slope(s - m_s, z_1, labels, alpha * g)
+        out = hard if out is None else out.add_(hard)
+    assert out is not None
+    return out
 
 
 def backward(
@@ -117,44 +223,57 @@ def backward(
     keep: Tensor | None,
     beta: Tensor,
     stats: Tensor,
-    divergence: str,
-    label_weight: float,
-    temperature_scaling: bool,
-) -> Tensor:
-    """∂(Σ grad_loss · row loss)/∂z_s, shaped and typed like `student`.
+    settings: Settings,
+    wanted: tuple[bool, bool, bool] = (True, False, False),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """∂(Σ grad_loss · row loss) with respect to z_s (N, V), z_t (N, V) and β (N,).
 
-    kl: β (q − p).   mse: 2β q ((q − p) − Σ q (q − p)).   mse_logits: 2 (z_s − z_t).
-    cross-entropy: softmax(z_s) − onehot(label).
+    What is not wanted comes back empty. The logits' gradients are shaped and typed like the logits.
+    For β, with x = β(z − m):  ∂D/∂β = (Σ x_s ∂D/∂x_s + Σ x_t ∂D/∂x_t) / β, and T² D adds −2 T² D/β.
     """
     rows, classes = student.shape
     dtype = stats.dtype
-    grad = torch.empty_like(student, memory_format=torch.contiguous_format)
-    for i, j in _chunks(rows, classes):
+    divergence, mix, alpha, scaled = settings
+    student, teacher = student.detach(), teacher.detach()
+    for_student, for_teacher, for_beta = wanted
+    grad_student = student.new_empty(student.shape if for_student else 0)
+    grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
+    grad_beta = beta.new_zeros(rows if for_beta else 0)
+    is_one = bool((beta == 1).all())
+
+    def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)
         g = grad_loss[i:j, None].to(dtype)
-        m_s, z_s, m_t, z_t, dot, z_1 = stats[:, i:j].unsqueeze(-1)
-        s = student[i:j].to(dtype)
-        out = None
-        if label_weight < 1:
-            t = teacher[i:j].to(dtype)
-            if divergence == "mse_logits":
-                out = (s - t).masked_fill_(s == t, 0.0).mul_((1 - label_weight) * 2 * g)
+        m_s, z_s, m_t, z_t, dot_s, dot_t, d, z_1 = stats[:, i:j].unsqueeze(-1)
+        s, t = student[i:j], teacher[i:j]
+        drop = None if keep is None else ~keep[i:j, None]
+        pair = None
+        if settings.soft and divergence != "mse_logits":
+            pair = replace(_pair(s, t, m_s, m_t, None if is_one else b, use), z_s=z_s, z_t=z_t)
+        if for_student:
+            y = None if labels is None else labels[i:j]
+            out = _student_gradient(s, t, m_s, y, pair, b, g, dot_s, z_1, settings)
+            grad_student[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
+        if for_teacher and not settings.soft:
+            grad_teacher[i:j] = 0.0
+        elif for_teacher:
+            if pair is not None:
+                scale = (1 - alpha) * g * (1 / b if scaled else b)
+                out = slope_teacher(pair, divergence, mix, dot_t, scale)
             else:
-                scale = (1 - label_weight) * g * (1 / b if temperature_scaling else b)
-                q = ((s - m_s) * b).exp_().mul_(1 / z_s)
-                p = ((t - m_t) * b).exp_().mul_(1 / z_t)
-                if divergence == "kl":
-                    out = q.sub_(p).mul_(scale)
-                else:
-                    out = p.neg_().add_(q).sub_(dot).mul_(q).mul_(2 * scale)
-        if label_weight > 0:
-            assert labels is not None
-            hard_scale = label_weight * g
-            hard = (s - m_s).exp_().mul_(hard_scale / z_1)
-            hard.scatter_add_(-1, labels[i:j, None], -hard_scale)
-            out = hard if out is None else out.add_(hard)
-        assert out is not None
-        if keep is not None:
-            out.masked_fill_(~keep[i:j, None], 0.0)
-        grad[i:j] = out
-    return grad
+                out = _difference(s, t, dtype).mul_(2 * (1 - alpha) * g)
+            grad_teacher[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
+        if for_beta and pair is not None:
+            one = torch.ones_like(b)
+            towards = slope(pair, divergence, mix, dot_s, one).mul(pair.x_s)
+            towards.masked_fill_(pair.x_s == -torch.inf, 0.0)
+            other = slope_teacher(pair, divergence, mix, dot_t, one).mul_(pair.x_t)
+            other.masked_fill_(pair.x_t == -torch.inf, 0.0)
+            total = towards.add_(other).sum(-1, keepdim=True)
+            out = (total - 2 * d) / b.pow(3) if scaled else total / b
+            out = (1 - alpha) * g * out
+            grad_beta[i:j] = (out if drop is None else out.masked_fill_(drop, 0.0))[:, 0]
+
+    if rows:
+        _for_each_chunk(chunk, rows, classes, stats)
+    return grad_student, grad_teacher, grad_beta

@@ -1,12 +1,13 @@
-"""Backward: one program a tile reads both tensors once and writes the student's gradient once.
+"""Backward: one program a tile reads both tensors once and writes the gradients that are wanted.
 
-Everything that the gradient needs of the whole row is in the statistics that forward saved, so
-tiles don't wait for each other.
+Everything that a gradient needs of the whole row is in the statistics that forward saved, so tiles
+don't wait for each other. The gradient for β is a sum over the row: each tile writes its part.
 """
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import KL, MSE_LOGITS
+from kdlab.kernels.row_state import MSE_LOGITS
+from kdlab.kernels.softened import slope, slope_teacher, soften, student_gradient
 
 
 @triton.jit
@@ -18,27 +19,34 @@ def backward_kernel(
     keep,
     beta,
     stats,
-    grad,
+    grad_student,
+    grad_teacher,
+    beta_parts,
     grad_loss_stride,
     student_stride,
     teacher_stride,
     beta_stride,
-    grad_stride,
+    grad_student_stride,
+    grad_teacher_stride,
     n_rows,
     n_classes,
     n_tiles,
     label_weight,
+    mix,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     HAS_KEEP: tl.constexpr,
     TEMPERATURE_SCALING: tl.constexpr,
+    FOR_STUDENT: tl.constexpr,
+    FOR_TEACHER: tl.constexpr,
+    FOR_BETA: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    row = (program // n_tiles).to(tl.int64)
-    cols = (program % n_tiles) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0).to(tl.int64)  # rows · tiles may pass 2³¹
+    row = program // n_tiles
+    cols = (program % n_tiles).to(tl.int32) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < n_classes
     read = inside
     counts = True
@@ -49,31 +57,40 @@ def backward_kernel(
     b = tl.load(beta + row * beta_stride).to(ACC)
     g = tl.load(grad_loss + row * grad_loss_stride).to(ACC)
     m_s = tl.load(stats + row)
-    s = tl.load(student + row * student_stride + cols, mask=read, other=0.0).to(ACC)
-    out = tl.zeros((BLOCK,), ACC)
+    z_s = tl.load(stats + n_rows + row)
+    m_t = tl.load(stats + 2 * n_rows + row)
+    z_t = tl.load(stats + 3 * n_rows + row)
+    dot_s = tl.load(stats + 4 * n_rows + row)
+    dot_t = tl.load(stats + 5 * n_rows + row)
+    z_1 = tl.load(stats + 7 * n_rows + row)
+    low = float("-inf")
+    s = tl.load(student + row * student_stride + cols, mask=read, other=low).to(ACC)
+    t = s
     if SOFT:
-        t = tl.load(teacher + row * teacher_stride + cols, mask=read, other=0.0).to(ACC)
-        scale = (1 - label_weight) * g
+        t = tl.load(teacher + row * teacher_stride + cols, mask=read, other=low).to(ACC)
+
+    if FOR_STUDENT:
+        label = 0
+        if HARD:
+            label = tl.load(labels + row)
+        out = g * student_gradient(
+            s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE,
+            SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+        out = tl.where(counts, out, 0.0).to(grad_student.dtype.element_ty)
+        tl.store(grad_student + row * grad_student_stride + cols, out, mask=inside)
+    if FOR_TEACHER:
         if DIVERGENCE == MSE_LOGITS:
-            out = 2 * scale * tl.where(s == t, 0.0, s - t)
+            out = 2 * tl.where(s == t, 0.0, t - s)
         else:
-            z_s = tl.load(stats + n_rows + row)
-            m_t = tl.load(stats + 2 * n_rows + row)
-            z_t = tl.load(stats + 3 * n_rows + row)
-            # β comes from the chain rule; T² makes it T.
-            scale = scale / b if TEMPERATURE_SCALING else scale * b
-            q = tl.exp(b * (s - m_s)) * (1 / z_s)
-            p = tl.exp(b * (t - m_t)) * (1 / z_t)
-            if DIVERGENCE == KL:
-                out = scale * (q - p)
-            else:
-                dot = tl.load(stats + 4 * n_rows + row)
-                out = 2 * scale * q * ((q - p) - dot)
-    if HARD:
-        z_1 = tl.load(stats + 5 * n_rows + row)
-        label = tl.load(labels + row)
-        hard = tl.exp(s - m_s) * (1 / z_1) - tl.where(cols == label, 1.0, 0.0)
-        out += label_weight * g * hard
-    if HAS_KEEP:
-        out = tl.where(counts, out, 0.0)
-    tl.store(grad + row * grad_stride + cols, out.to(grad.dtype.element_ty), mask=inside)
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+            scale = 1 / b if TEMPERATURE_SCALING else b
+            out = scale * slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE)
+        out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
+        out = out.to(grad_teacher.dtype.element_ty)
+        tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
+    if FOR_BETA:
+        x_s, x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+        towards = slope(q, p, log_ratio, dot_s, mix, DIVERGENCE) * x_s
+        other = slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE) * x_t
+        part = tl.where(x_s == low, 0.0, towards) + tl.where(x_t == low, 0.0, other)
+        tl.store(beta_parts + program, tl.sum(part, 0))

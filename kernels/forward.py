@@ -1,8 +1,127 @@
-"""Forward: one program a row reads both tensors once and writes the row's loss and statistics."""
+"""Forward: read both tensors once, write the row's loss and statistics, and its gradient if asked.
+
+A row belongs to one program (`forward_kernel`), or, where rows are few and long, to several: each
+makes the state of its part (`part_kernel`), js and tv sweep again (`spread_kernel`), and
+`join_kernel` combines the parts. Both ways are made of the same `sweep`, `combine`, `write_row`.
+"""
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import MSE_LOGITS, combine, empty, finish, tile
+from kdlab.kernels.row_state import FIELDS, JS, MSE_LOGITS, TV, combine, empty, finish, tile
+from kdlab.kernels.softened import soften, spread, spread_finish, student_gradient
+
+N_FIELDS = tl.constexpr(len(FIELDS))
+
+
+@triton.jit
+def load_tile(student, teacher, cols, end, ACC: tl.constexpr, SOFT: tl.constexpr):
+    """Both rows' logits at these columns, −inf past `end`; the student's twice if no teacher."""
+    inside = cols < end
+    s = tl.load(student + cols, mask=inside, other=float("-inf")).to(ACC)
+    t = s
+    if SOFT:
+        t = tl.load(teacher + cols, mask=inside, other=float("-inf")).to(ACC)
+    return s, t
+
+
+@triton.jit
+def sweep(
+    student,
+    teacher,
+    begin,
+    end,
+    b,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The state of the columns from begin to end of one row."""
+    state = empty(ACC)
+    offsets = tl.arange(0, BLOCK)
+    for start in range(begin, end, BLOCK):
+        s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT)
+        state = combine(state, tile(s, t, b, DIVERGENCE, SOFT, HARD), b, DIVERGENCE, SOFT, HARD)
+    return state
+
+
+@triton.jit
+def spread_sweep(
+    student,
+    teacher,
+    begin,
+    end,
+    b,
+    state,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The second sweep of js and tv, from the end backwards: what was read last is still in L2."""
+    m_s, m_t = maximum(state[0]), maximum(state[2])
+    dot_s = tl.zeros((), ACC)
+    dot_t = tl.zeros((), ACC)
+    soft = tl.zeros((), ACC)
+    offsets = tl.arange(0, BLOCK)
+    for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
+        s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
+        _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, state[1], m_t, state[3])
+        more_s, more_t, more_soft = spread(q, p, log_ratio, mix, DIVERGENCE)
+        dot_s += more_s
+        dot_t += more_t
+        soft += more_soft
+    return dot_s, dot_t, soft
+
+
+@triton.jit
+def maximum(m):
+    """A row's maximum as it is stored: 0 where nothing in the row is finite."""
+    return tl.where(m == float("-inf"), 0.0, m)
+
+
+@triton.jit
+def write_row(
+    state,
+    soft,
+    dot_s,
+    dot_t,
+    student,
+    labels,
+    loss,
+    stats,
+    row,
+    n_rows,
+    b,
+    counts,
+    label_weight,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """The row's loss and statistics; `student` points at the row."""
+    total = tl.zeros((), ACC)
+    if SOFT:
+        scaled = soft
+        if TEMPERATURE_SCALING and DIVERGENCE != MSE_LOGITS:
+            scaled = soft / (b * b)
+        total = (1 - label_weight) * scaled
+    if HARD:
+        z_label = tl.load(student + tl.load(labels + row)).to(ACC)
+        hard = tl.log(state[11]) - (z_label - state[0])
+        total += label_weight * tl.where(state[11] == 0, float("nan"), hard)
+    tl.store(loss + row, tl.where(counts, total, 0.0))
+    tl.store(stats + row, maximum(state[0]))
+    tl.store(stats + n_rows + row, state[1])
+    tl.store(stats + 2 * n_rows + row, maximum(state[2]))
+    tl.store(stats + 3 * n_rows + row, state[3])
+    tl.store(stats + 4 * n_rows + row, dot_s)
+    tl.store(stats + 5 * n_rows + row, dot_t)
+    tl.store(stats + 6 * n_rows + row, soft)
+    tl.store(stats + 7 * n_rows + row, state[11])
 
 
 @triton.jit
@@ -14,17 +133,23 @@ def forward_kernel(
     beta,
     loss,
     stats,
+    grad,
+    grad_scale,
     student_stride,
     teacher_stride,
     beta_stride,
+    grad_stride,
     n_rows,
     n_classes,
     label_weight,
+    mix,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     HAS_KEEP: tl.constexpr,
     TEMPERATURE_SCALING: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -34,39 +159,207 @@ def forward_kernel(
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
     end = tl.where(counts, n_classes, 0)  # a row that counts for nothing is not even read
-
-    state = empty(ACC)
+    student += row * student_stride
+    teacher += row * teacher_stride
     offsets = tl.arange(0, BLOCK)
-    for start in range(0, end, BLOCK):
-        cols = start + offsets
-        inside = cols < n_classes
-        s = tl.load(student + row * student_stride + cols, mask=inside, other=float("-inf"))
-        s = s.to(ACC)
-        t = s
-        if SOFT:
-            t = tl.load(teacher + row * teacher_stride + cols, mask=inside, other=float("-inf"))
-            t = t.to(ACC)
-        state = combine(state, tile(s, t, b, DIVERGENCE, SOFT, HARD), b, DIVERGENCE, SOFT, HARD)
 
-    total = tl.zeros((), ACC)
-    dot = tl.zeros((), ACC)
-    if SOFT:
-        soft, dot = finish(state, DIVERGENCE)
-        if TEMPERATURE_SCALING and DIVERGENCE != MSE_LOGITS:
-            soft = soft / (b * b)
-        total = (1 - label_weight) * soft
-    if HARD:
-        label = tl.load(labels + row)
-        z_label = tl.load(student + row * student_stride + label).to(ACC)
-        hard = tl.log(state[11]) - (z_label - state[0])
-        total += label_weight * tl.where(state[11] == 0, float("nan"), hard)
-    total = tl.where(counts, total, 0.0)
-    tl.store(loss + row, total)
+    if ONE_TILE:  # the whole row stays in registers
+        s, t = load_tile(student, teacher, offsets, end, ACC, SOFT)
+        state = tile(s, t, b, DIVERGENCE, SOFT, HARD)
+    else:
+        state = sweep(student, teacher, 0, end, b, DIVERGENCE, SOFT, HARD, ACC, BLOCK)
+    m_s, z_s, m_t, z_t = maximum(state[0]), state[1], maximum(state[2]), state[3]
+    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
+        if ONE_TILE:
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+            dot_s, dot_t, soft = spread(q, p, log_ratio, mix, DIVERGENCE)
+        else:
+            dot_s, dot_t, soft = spread_sweep(
+                student, teacher, 0, end, b, state, mix, DIVERGENCE, ACC, BLOCK
+            )
+        soft = spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
+    else:
+        soft, dot_s, dot_t = finish(state, DIVERGENCE)
+    write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
+              label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC)  # fmt: skip
 
-    low = float("-inf")
-    tl.store(stats + row, tl.where(state[0] == low, 0.0, state[0]))
-    tl.store(stats + n_rows + row, state[1])
-    tl.store(stats + 2 * n_rows + row, tl.where(state[2] == low, 0.0, state[2]))
-    tl.store(stats + 3 * n_rows + row, state[3])
-    tl.store(stats + 4 * n_rows + row, dot)
-    tl.store(stats + 5 * n_rows + row, state[11])
+    if GRADIENT:
+        g = tl.load(grad_scale).to(ACC)
+        grad += row * grad_stride
+        label = 0
+        if HARD:
+            label = tl.load(labels + row)
+        if ONE_TILE:
+            out = g * student_gradient(
+                s, t, offsets, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
+                DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+            out = tl.where(counts, out, 0.0)
+            tl.store(grad + offsets, out.to(grad.dtype.element_ty), mask=offsets < n_classes)
+        else:
+            # From the end backwards: what was read last is still in L2.
+            for i in range(tl.cdiv(n_classes, BLOCK) - 1, -1, -1):
+                cols = i * BLOCK + offsets
+                s, t = load_tile(student, teacher, cols, end, ACC, SOFT)
+                out = g * student_gradient(
+                    s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
+                    DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+                out = tl.where(counts, out, 0.0)
+                tl.store(grad + cols, out.to(grad.dtype.element_ty), mask=cols < n_classes)
+
+
+@triton.jit
+def part_kernel(
+    student,
+    teacher,
+    keep,
+    beta,
+    states,
+    student_stride,
+    teacher_stride,
+    beta_stride,
+    n_classes,
+    part_size,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    HAS_KEEP: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The state of one part of one row, written to `states` (rows, parts, 12)."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    b = tl.load(beta + row * beta_stride).to(ACC)
+    begin = part * part_size
+    end = tl.minimum(begin + part_size, n_classes)
+    if HAS_KEEP:
+        end = tl.where(tl.load(keep + row) != 0, end, begin)
+    state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end, b,
+                  DIVERGENCE, SOFT, HARD, ACC, BLOCK)  # fmt: skip
+    out = states + (row * tl.num_programs(1) + part) * N_FIELDS
+    for k in tl.static_range(N_FIELDS):
+        tl.store(out + k, state[k])
+
+
+@triton.jit
+def load_state(x):
+    """The twelve fields of a state in memory."""
+    return (
+        tl.load(x),
+        tl.load(x + 1),
+        tl.load(x + 2),
+        tl.load(x + 3),
+        tl.load(x + 4),
+        tl.load(x + 5),
+        tl.load(x + 6),
+        tl.load(x + 7),
+        tl.load(x + 8),
+        tl.load(x + 9),
+        tl.load(x + 10),
+        tl.load(x + 11),
+    )
+
+
+@triton.jit
+def join(
+    states,
+    parts,
+    b,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """The state of a row from those of its parts."""
+    state = empty(ACC)
+    for part in range(0, parts):
+        state = combine(state, load_state(states + part * N_FIELDS), b, DIVERGENCE, SOFT, HARD)
+    return state
+
+
+@triton.jit
+def spread_kernel(
+    student,
+    teacher,
+    keep,
+    beta,
+    states,
+    sums,
+    student_stride,
+    teacher_stride,
+    beta_stride,
+    n_classes,
+    part_size,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    HARD: tl.constexpr,
+    HAS_KEEP: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The second sweep of js and tv over one part of one row, into `sums` (rows, parts, 3)."""
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
+    b = tl.load(beta + row * beta_stride).to(ACC)
+    begin = part * part_size
+    end = tl.minimum(begin + part_size, n_classes)
+    if HAS_KEEP:
+        end = tl.where(tl.load(keep + row) != 0, end, begin)
+    state = join(states + row * parts * N_FIELDS, parts, b, DIVERGENCE, True, HARD, ACC)
+    student += row * student_stride
+    teacher += row * teacher_stride
+    dot_s, dot_t, soft = spread_sweep(
+        student, teacher, begin, end, b, state, mix, DIVERGENCE, ACC, BLOCK
+    )
+    out = sums + (row * parts + part) * 3
+    tl.store(out, dot_s)
+    tl.store(out + 1, dot_t)
+    tl.store(out + 2, soft)
+
+
+@triton.jit
+def join_kernel(
+    student,
+    labels,
+    keep,
+    beta,
+    states,
+    sums,
+    loss,
+    stats,
+    student_stride,
+    beta_stride,
+    n_rows,
+    parts,
+    label_weight,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    HAS_KEEP: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """One program a row: its loss and statistics from the states of its parts."""
+    row = tl.program_id(0).to(tl.int64)
+    b = tl.load(beta + row * beta_stride).to(ACC)
+    counts = True
+    if HAS_KEEP:
+        counts = tl.load(keep + row) != 0
+    state = join(states + row * parts * N_FIELDS, parts, b, DIVERGENCE, SOFT, HARD, ACC)
+    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
+        dot_s = tl.zeros((), ACC)
+        dot_t = tl.zeros((), ACC)
+        soft = tl.zeros((), ACC)
+        for part in range(0, parts):
+            x = sums + (row * parts + part) * 3
+            dot_s += tl.load(x)
+            dot_t += tl.load(x + 1)
+            soft += tl.load(x + 2)
+        soft = spread_finish(dot_s, dot_t, soft, state[1], state[3], mix, DIVERGENCE)
+    else:
+        soft, dot_s, dot_t = finish(state, DIVERGENCE)
+    write_row(state, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row,
+              n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
+              ACC)  # fmt: skip

@@ -1,35 +1,73 @@
-"""Tile sizes, warps and launches: the same two functions as `kdlab.rows`, through Triton."""
+"""Tile sizes, warps and launches: the same functions as `kdlab.rows`, through Triton."""
 
 import torch
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
-from kdlab.kernels.forward import forward_kernel
-from kdlab.kernels.row_state import KL, MSE, MSE_LOGITS
+from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
+from kdlab.kernels.row_state import FIELDS, JS, KL, MSE, MSE_LOGITS, REVERSE_KL, TV
+from kdlab.kernels.scale import scale_kernel
 from torch import Tensor
 
-from kdlab.rows import STATS, compute_dtype
+from kdlab.rows import STATS, Settings, compute_dtype
 
-DIVERGENCE = {"kl": KL, "mse": MSE, "mse_logits": MSE_LOGITS}
+DIVERGENCE = {
+    "kl": KL,
+    "reverse_kl": REVERSE_KL,
+    "js": JS,
+    "mse": MSE,
+    "mse_logits": MSE_LOGITS,
+    "tv": TV,
+}
 
 # Sixteen elements a thread keep two fp32 tiles and their exponentials in registers, and are two
-# 128-bit loads a tensor in half precision, four in single: tests/test_compile.py holds it to that.
+# 128-bit loads a tensor in half precision, four in single. js, with its logarithms, spills at
+# sixteen: it gets eight, in tiles of half the size. tests/test_compile.py holds all kernels to it.
 MAX_BLOCK = 8192
-ELEMENTS_A_THREAD = 16
 
 
-def tile_shape(classes: int) -> tuple[int, int]:
+def tile_shape(classes: int, divergence: str = "kl") -> tuple[int, int]:
     """(BLOCK, num_warps) for rows of this many classes.
 
-    >>> tile_shape(10), tile_shape(1000), tile_shape(128_256)
-    ((16, 1), (1024, 2), (8192, 16))
+    >>> tile_shape(10), tile_shape(1000), tile_shape(128_256), tile_shape(128_256, "js")
+    ((16, 1), (1024, 2), (8192, 16), (4096, 16))
     """
-    block = min(MAX_BLOCK, max(16, triton.next_power_of_2(classes)))
-    return block, max(1, block // (32 * ELEMENTS_A_THREAD))
+    widest, each = (MAX_BLOCK // 2, 8) if divergence == "js" else (MAX_BLOCK, 16)
+    block = min(widest, max(16, triton.next_power_of_2(classes)))
+    return block, max(1, block // (32 * each))
 
 
 def accumulate_dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int]:
+    """(parts, classes a part): how many programs share a row, so that `programs` have work.
+
+    >>> row_parts(8, 262_144, 8192, 264), row_parts(8192, 262_144, 8192, 264)
+    ((32, 8192), (1, 262144))
+    """
+    tiles = triton.cdiv(classes, block)
+    parts = min(tiles, triton.cdiv(programs, max(rows, 1))) if rows < programs // 2 else 1
+    size = triton.cdiv(tiles, parts) * block
+    return (1, classes) if parts == 1 else (triton.cdiv(classes, size), size)
+
+
+def programs_that_fill(device: torch.device) -> int:
+    """Two programs a multiprocessor; the interpreter, which runs one at a time, wants one."""
+    if device.type != "cuda":
+        return 1
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _constants(settings: Settings, keep: Tensor | None, dtype: torch.dtype) -> dict:
+    return {
+        "DIVERGENCE": DIVERGENCE[settings.divergence],
+        "SOFT": settings.soft,
+        "HARD": settings.hard,
+        "HAS_KEEP": keep is not None,
+        "ACC": accumulate_dtype(dtype),
+    }
 
 
 def forward(
@@ -38,18 +76,30 @@ def forward(
     labels: Tensor | None,
     keep: Tensor | None,
     beta: Tensor,
-    divergence: str,
-    label_weight: float,
-    temperature_scaling: bool,
-) -> tuple[Tensor, Tensor]:
-    """Row losses (N,) and statistics (6, N); arguments as `kdlab.rows.forward`."""
+    settings: Settings,
+    gradient_scale: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row losses (N,), statistics (8, N) and the gradient; arguments as `kdlab.rows.forward`."""
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
     loss = student.new_empty(rows, dtype=dtype)
     stats = student.new_empty(len(STATS), rows, dtype=dtype)
+    wanted = gradient_scale is not None
+    gradient = student.new_empty(student.shape if wanted else 0)
     if rows == 0:
-        return loss, stats
-    block, warps = tile_shape(classes)
+        return loss, stats, gradient
+    block, warps = tile_shape(classes, settings.divergence)
+    parts, part_size = row_parts(rows, classes, block, programs_that_fill(student.device))
+    constants = _constants(settings, keep, dtype)
+    if parts > 1:
+        _shared_rows(student, teacher, labels, keep, beta, loss, stats, settings, constants,
+                     parts, part_size, block, warps)  # fmt: skip
+        if gradient_scale is not None:
+            upstream = gradient_scale.to(dtype).expand(rows)
+            gradient, _, _ = backward(
+                upstream, student, teacher, labels, keep, beta, stats, settings
+            )
+        return loss, stats, gradient
     with _device_of(student):
         forward_kernel[(rows,)](
             student,
@@ -59,22 +109,75 @@ def forward(
             beta,
             loss,
             stats,
+            gradient,
+            gradient_scale,
             student.stride(0),
             teacher.stride(0),
             beta.stride(0),
+            classes,
             rows,
             classes,
-            label_weight,
-            DIVERGENCE=DIVERGENCE[divergence],
-            SOFT=label_weight < 1,
-            HARD=label_weight > 0,
-            HAS_KEEP=keep is not None,
-            TEMPERATURE_SCALING=temperature_scaling,
-            ACC=accumulate_dtype(dtype),
+            settings.label_weight,
+            settings.mix,
+            TEMPERATURE_SCALING=settings.temperature_scaling,
+            GRADIENT=wanted,
+            ONE_TILE=classes <= block,
             BLOCK=block,
             num_warps=warps,
+            **constants,
         )
-    return loss, stats
+    return loss, stats, gradient
+
+
+def _shared_rows(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    beta: Tensor,
+    loss: Tensor,
+    stats: Tensor,
+    settings: Settings,
+    constants: dict,
+    parts: int,
+    part_size: int,
+    block: int,
+    warps: int,
+) -> None:
+    """Few rows, many classes: several programs a row, then one that combines their states."""
+    rows, classes = student.shape
+    states = loss.new_empty(rows, parts, len(FIELDS))
+    sums = loss.new_empty(rows, parts, 3)
+    strides = student.stride(0), teacher.stride(0), beta.stride(0)
+    tile = {"BLOCK": block, "num_warps": warps}
+    with _device_of(student):
+        part_kernel[(rows, parts)](
+            student, teacher, keep, beta, states, *strides, classes, part_size, **constants, **tile
+        )
+        if settings.soft and settings.divergence in ("js", "tv"):
+            without_soft = {k: v for k, v in constants.items() if k != "SOFT"}
+            spread_kernel[(rows, parts)](
+                student, teacher, keep, beta, states, sums, *strides, classes, part_size,
+                settings.mix, **without_soft, **tile)  # fmt: skip
+        join_kernel[(rows,)](
+            student,
+            labels,
+            keep,
+            beta,
+            states,
+            sums,
+            loss,
+            stats,
+            student.stride(0),
+            beta.stride(0),
+            rows,
+            parts,
+            settings.label_weight,
+            settings.mix,
+            TEMPERATURE_SCALING=settings.temperature_scaling,
+            num_warps=1,
+            **constants,
+        )
 
 
 def backward(
@@ -85,46 +188,71 @@ def backward(
     keep: Tensor | None,
     beta: Tensor,
     stats: Tensor,
-    divergence: str,
-    label_weight: float,
-    temperature_scaling: bool,
-) -> Tensor:
-    """The gradient for the student's logits; arguments as `kdlab.rows.backward`."""
+    settings: Settings,
+    wanted: tuple[bool, bool, bool] = (True, False, False),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients for z_s, z_t and β; arguments and results as `kdlab.rows.backward`."""
     rows, classes = student.shape
-    grad = torch.empty_like(student, memory_format=torch.contiguous_format)
+    for_student, for_teacher, for_beta = wanted
+    through_beta = for_beta and settings.soft and settings.divergence != "mse_logits"
+    grad_student = student.new_empty(student.shape if for_student else 0)
+    grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
+    grad_beta = beta.new_zeros(rows if for_beta else 0)
     if rows == 0:
-        return grad
-    block, warps = tile_shape(classes)
+        return grad_student, grad_teacher, grad_beta
+    block, warps = tile_shape(classes, settings.divergence)
     tiles = triton.cdiv(classes, block)
-    with _device_of(student):
-        backward_kernel[(rows * tiles,)](
-            grad_loss,
-            student,
-            teacher,
-            labels,
-            keep,
-            beta,
-            stats,
-            grad,
-            grad_loss.stride(0),
-            student.stride(0),
-            teacher.stride(0),
-            beta.stride(0),
-            grad.stride(0),
-            rows,
-            classes,
-            tiles,
-            label_weight,
-            DIVERGENCE=DIVERGENCE[divergence],
-            SOFT=label_weight < 1,
-            HARD=label_weight > 0,
-            HAS_KEEP=keep is not None,
-            TEMPERATURE_SCALING=temperature_scaling,
-            ACC=accumulate_dtype(stats.dtype),
-            BLOCK=block,
-            num_warps=warps,
-        )
-    return grad
+    beta_parts = stats.new_empty((rows, tiles) if through_beta else 0)
+    if not settings.soft and for_teacher:
+        grad_teacher.zero_()
+    if for_student or through_beta or (for_teacher and settings.soft):
+        with _device_of(student):
+            backward_kernel[(rows * tiles,)](
+                grad_loss,
+                student,
+                teacher,
+                labels,
+                keep,
+                beta,
+                stats,
+                grad_student,
+                grad_teacher,
+                beta_parts,
+                grad_loss.stride(0),
+                student.stride(0),
+                teacher.stride(0),
+                beta.stride(0),
+                classes,
+                classes,
+                rows,
+                classes,
+                tiles,
+                settings.label_weight,
+                settings.mix,
+                TEMPERATURE_SCALING=settings.temperature_scaling,
+                FOR_STUDENT=for_student,
+                FOR_TEACHER=for_teacher and settings.soft,
+                FOR_BETA=through_beta,
+                BLOCK=block,
+                num_warps=warps,
+                **_constants(settings, keep, stats.dtype),
+            )
+    if through_beta:
+        total = beta_parts.sum(-1)
+        scaled = settings.temperature_scaling
+        grad_beta = (total - 2 * stats[6]) / beta.pow(3) if scaled else total / beta
+        grad_beta = (1 - settings.label_weight) * grad_loss * grad_beta
+        if keep is not None:
+            grad_beta = torch.where(keep, grad_beta, 0.0)
+    return grad_student, grad_teacher, grad_beta
+
+
+def scale_(gradient: Tensor, factor: Tensor) -> None:
+    """gradient *= factor, 0-dim, without waiting for the device and free where it is 1."""
+    n = gradient.numel()
+    if n:
+        with _device_of(gradient):
+            scale_kernel[(triton.cdiv(n, 4096),)](gradient, factor, n, BLOCK=4096)
 
 
 def _device_of(tensor: Tensor):

@@ -15,12 +15,34 @@ from pathlib import Path
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
-from kdlab.kernels.forward import forward_kernel
+from kdlab.kernels.forward import forward_kernel, part_kernel, spread_kernel
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, tile_shape
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-KERNELS = {"forward": forward_kernel, "backward": backward_kernel}
+# Each way in which the launcher calls a kernel that touches logits, with the flags that it sets.
+KERNELS = {
+    "forward": (forward_kernel, {"GRADIENT": False, "ONE_TILE": False}),
+    "forward, one tile": (forward_kernel, {"GRADIENT": False, "ONE_TILE": True}),
+    "forward + gradient": (forward_kernel, {"GRADIENT": True, "ONE_TILE": False}),
+    "forward + gradient, one tile": (forward_kernel, {"GRADIENT": True, "ONE_TILE": True}),
+    "part of a row": (part_kernel, {}),
+    "second sweep of a part": (spread_kernel, {}),
+    "backward": (backward_kernel, {"FOR_STUDENT": True, "FOR_TEACHER": False, "FOR_BETA": False}),
+    "backward, all three": (
+        backward_kernel,
+        {"FOR_STUDENT": True, "FOR_TEACHER": True, "FOR_BETA": True},
+    ),
+}
+
+
+def runs(kernel: str, divergence: str) -> bool:
+    """Whether the launcher ever calls this kernel for this divergence."""
+    if kernel == "second sweep of a part":
+        return divergence in ("js", "tv")
+    return not (kernel == "backward, all three" and divergence == "mse_logits")
+
+
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -30,10 +52,15 @@ _ALIGNED = {
     "student",
     "teacher",
     "grad",
+    "grad_student",
+    "grad_teacher",
     "student_stride",
     "teacher_stride",
     "grad_stride",
+    "grad_student_stride",
+    "grad_teacher_stride",
     "n_classes",
+    "part_size",
 }
 
 
@@ -58,9 +85,9 @@ def compile_kernel(
     kernel: str, architecture: int, dtype: str, divergence: str, label_weight: float, block: int
 ) -> Resources:
     """Compile one configuration for sm_<architecture> and read its resources; needs no GPU."""
-    function = KERNELS[kernel]
-    _, warps = tile_shape(block)
-    constants = {
+    function, flags = KERNELS[kernel]
+    block, warps = tile_shape(block, divergence)
+    flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
         "HARD": label_weight > 0,
@@ -69,11 +96,13 @@ def compile_kernel(
         "ACC": tl.float32,
         "BLOCK": block,
     }
-    types = {"labels": "*i64", "keep": "*i1", "label_weight": "fp32"}
-    types |= dict.fromkeys(("student", "teacher", "grad"), DTYPES[dtype])
-    types |= dict.fromkeys(("beta", "loss", "stats", "grad_loss"), "*fp32")
-    types |= dict.fromkeys(constants, "constexpr")
     names = function.arg_names
+    constants = {name: value for name, value in flags.items() if name in names}
+    logits = ("student", "teacher", "grad", "grad_student", "grad_teacher")
+    numbers = ("beta", "loss", "stats", "grad_loss", "grad_scale", "states", "sums", "beta_parts")
+    types = {"labels": "*i64", "keep": "*i1", "label_weight": "fp32", "mix": "fp32"}
+    types |= dict.fromkeys(logits, DTYPES[dtype]) | dict.fromkeys(numbers, "*fp32")
+    types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         function,
         {name: types.get(name, "i32") for name in names},
@@ -116,15 +145,17 @@ def _run(tool: str, *arguments: str) -> str:
 
 
 def main() -> None:
-    header = f"{'kernel':<9} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
+    """The table of `make kernel-report`: every kernel at its widest tile, on every architecture."""
+    header = f"{'kernel':<29} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
     print(header + f"{'warps':<6} {'registers':<10} {'spilt':<6} wide loads/stores")
-    for configuration in product(
-        KERNELS, ARCHITECTURES, DTYPES, DIVERGENCE, (0.0, 0.5), [MAX_BLOCK]
-    ):
-        r = compile_kernel(*configuration)
-        row = f"{r.kernel:<9} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
-        row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
-        print(row + f"{r.spilt_bytes:<6} {r.wide_loads}/{r.wide_stores}")
+    for kernel, divergence in product(KERNELS, DIVERGENCE):
+        if not runs(kernel, divergence):
+            continue
+        for architecture, dtype in product(ARCHITECTURES, DTYPES):
+            r = compile_kernel(kernel, architecture, dtype, divergence, 0.5, MAX_BLOCK)
+            row = f"{r.kernel:<29} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
+            row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
+            print(row + f"{r.spilt_bytes:<6} {r.wide_loads}/{r.wide_stores}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ w = u − v, a state is
 
     m_s, z_s = Σ v     m_t, z_t = Σ u     w = Σ (u − v)                       both softmaxes
     a   = Σ u (β(z_t − m_t) − β(z_s − m_s))                                   kl
+        = Σ v (β(z_s − m_s) − β(z_t − m_t))                                   reverse_kl
     uu  = Σ u²    vv = Σ v²    ww = Σ w²    wv = Σ w v                        mse
     sq  = Σ (z_t − z_s)²                                                      mse_logits
     z_1 = Σ exp(z_s − m_s)                                                    cross-entropy at T = 1
@@ -24,6 +25,9 @@ import triton.language as tl
 KL = tl.constexpr(0)
 MSE = tl.constexpr(1)
 MSE_LOGITS = tl.constexpr(2)
+REVERSE_KL = tl.constexpr(3)
+JS = tl.constexpr(4)  # js and tv need p and q, so the normalisers first: a second sweep
+TV = tl.constexpr(5)
 
 FIELDS = ("m_s", "z_s", "m_t", "z_t", "w", "a", "uu", "vv", "ww", "wv", "sq", "z_1")
 
@@ -40,6 +44,14 @@ def empty(ACC: tl.constexpr):
     zero = tl.zeros((), ACC)
     low = zero - float("inf")
     return low, zero, low, zero, zero, zero, zero, zero, zero, zero, zero, zero
+
+
+@triton.jit
+def weighted(weight, x, y):
+    """Σ weight (x − y), weight = exp(x): what the first never says contributes nothing, and what
+    only the second never says is infinitely far."""
+    far = tl.where(y == float("-inf"), float("inf"), weight * (x - y))
+    return tl.sum(tl.where(x == float("-inf"), 0.0, far), 0)
 
 
 @triton.jit
@@ -66,10 +78,10 @@ def tile(s, t, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.cons
             z_t = tl.sum(u, 0)
             w = tl.sum(u - v, 0)
             if DIVERGENCE == KL:
-                # p = 0 contributes nothing; p > 0 where the student says never is infinitely far.
-                far = tl.where(s == float("-inf"), float("inf"), u * (x_t - x_s))
-                a = tl.sum(tl.where(t == float("-inf"), 0.0, far), 0)
-            else:
+                a = weighted(u, x_t, x_s)
+            elif DIVERGENCE == REVERSE_KL:
+                a = weighted(v, x_s, x_t)
+            elif DIVERGENCE == MSE:
                 uu = tl.sum(u * u, 0)
                 vv = tl.sum(v * v, 0)
                 ww = tl.sum((u - v) * (u - v), 0)
@@ -89,12 +101,15 @@ def rescaled(x, m_s, m_t, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HA
         c_s = tl.exp(shift_s)
         c_t = tl.exp(shift_t)
         slip = c_t - c_s
-        if DIVERGENCE == KL:
+        if DIVERGENCE == KL or DIVERGENCE == REVERSE_KL:
             # A tile that one side masks whole has no shift to speak of: its a is 0 or +inf already.
             masked = (x_m_s == float("-inf")) | (x_m_t == float("-inf"))
-            moved = a + tl.where(masked, 0.0, (shift_t - shift_s) * z_t)
-            a = tl.where(a == float("inf"), a, c_t * moved)
-        else:
+            if DIVERGENCE == KL:
+                moved = c_t * (a + tl.where(masked, 0.0, (shift_t - shift_s) * z_t))
+            else:
+                moved = c_s * (a + tl.where(masked, 0.0, (shift_s - shift_t) * z_s))
+            a = tl.where(a == float("inf"), a, moved)
+        elif DIVERGENCE == MSE:
             ww = c_t * c_t * ww + 2 * c_t * slip * wv + slip * slip * vv
             wv = c_s * (c_t * wv + slip * vv)
             uu = c_t * c_t * uu
@@ -141,24 +156,43 @@ def log1p(x):
 
 @triton.jit
 def finish(state, DIVERGENCE: tl.constexpr):
-    """D(p, q) of a whole row, and Σ q (q − p), which the gradient of mse subtracts."""
+    """D(p, q) of a whole row, Σ q ∂D/∂q and Σ p ∂D/∂p, which the gradients subtract.
+
+    Not for js and tv: their sums are `second.spread`.
+    """
     _m_s, z_s, _m_t, z_t, w, a, uu, vv, ww, wv, sq, _z_1 = state
-    dot = z_s * 0
+    dot_s = z_s * 0
+    dot_t = z_s * 0
     if DIVERGENCE == MSE_LOGITS:
         soft = sq
     else:
         close = (w < 0.5 * z_t) & (-w < 0.5 * z_t)
-        if DIVERGENCE == KL:
-            log_ratio = tl.where(close, log1p(-w / z_t), tl.log(z_s) - tl.log(z_t))
-            soft = a / z_t + log_ratio
-            soft = tl.where(soft < 0, 0.0, soft)  # rounding, where p = q; keeps NaN
-        else:
+        if DIVERGENCE == MSE:
             r = w / z_s
             near = (ww - 2 * wv * r + vv * r * r) / (z_t * z_t)
             uv = wv + vv
             apart = uu / (z_t * z_t) - 2 * uv / (z_t * z_s) + vv / (z_s * z_s)
             soft = tl.where(close, near, apart)
             soft = tl.where(soft < 0, 0.0, soft)
-            dot = tl.where(close, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - uv / (z_s * z_t))
+            dot_s = tl.where(
+                close, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - uv / (z_s * z_t)
+            )
+            # Σ p (p − q)
+            dot_t = tl.where(
+                close,
+                ((ww + wv) - r * uv) / (z_t * z_t),
+                uu / (z_t * z_t) - uv / (z_t * z_s),
+            )
+        else:
+            log_ratio = tl.where(close, log1p(-w / z_t), tl.log(z_s) - tl.log(z_t))
+            if DIVERGENCE == KL:
+                soft = a / z_t + log_ratio
+            else:
+                soft = a / z_s - log_ratio
+            soft = tl.where(soft < 0, 0.0, soft)  # rounding, where p = q; keeps NaN
+            if DIVERGENCE == KL:
+                dot_t = soft
+            else:
+                dot_s = soft
         soft = tl.where((z_s == 0) | (z_t == 0), float("nan"), soft)  # nothing finite in the row
-    return soft, dot
+    return soft, dot_s, dot_t

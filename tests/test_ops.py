@@ -5,6 +5,7 @@ import torch
 
 import kdlab
 from kdlab import ops
+from tests.oracle import DIVERGENCES
 
 
 def arguments(label_weight=0.4, divergence="kl"):
@@ -18,13 +19,14 @@ def arguments(label_weight=0.4, divergence="kl"):
         keep,
         torch.tensor(0.5).expand(3),
         divergence,
+        0.5,
         label_weight,
         True,
         "torch",
     )
 
 
-@pytest.mark.parametrize("divergence", ["kl", "mse", "mse_logits"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_opcheck(divergence):
     args = arguments(divergence=divergence)
     torch.library.opcheck(ops.rows, args)
@@ -32,8 +34,22 @@ def test_opcheck(divergence):
     _, stats = ops.rows(*args)
     torch.library.opcheck(
         ops.rows_backward,
-        (torch.ones(3), student.detach(), teacher, labels, keep, beta, stats, *rest),
+        (
+            torch.ones(3),
+            student.detach(),
+            teacher,
+            labels,
+            keep,
+            beta,
+            stats,
+            *(True, True, True),
+            *rest,
+        ),
     )
+    torch.library.opcheck(
+        ops.total, (student, teacher, labels, keep, beta, torch.tensor(0.25), *rest)
+    )
+    torch.library.opcheck(ops.scale_, (torch.randn(3, 7), torch.tensor(0.5), "torch"))
 
 
 def test_compiles_to_one_graph_with_the_same_numbers():

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlab.functional import IMPLEMENTED as DIVERGENCES
-from kdlab.functional import distillation_loss, soften
+from kdlab.functional import DIVERGENCES, distillation_loss, soften
 from kdlab.metrics import effective_classes, entropy
 
 # Every widget offers what the library computes.

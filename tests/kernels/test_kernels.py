@@ -11,9 +11,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from kdlab.kernels import launch
 
 import kdlab
-from tests.oracle import error, oracle, peer
+from tests.oracle import DIVERGENCES, error, oracle, peer
 
-DIVERGENCES = ["kl", "mse", "mse_logits"]
 SIZES = [1, 2, 10, 127, 128, 129, 1000, 4099]
 # The interpreter cuts float32 to bfloat16 towards zero, where the hardware rounds to nearest: up to
 # one unit in the last place, 2⁻⁷, instead of half of it.

@@ -13,9 +13,19 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kdlab.kernels.row_state import FIELDS, KL, MSE, MSE_LOGITS, combine, empty, finish, tile
+from kdlab.kernels.row_state import (
+    FIELDS,
+    KL,
+    MSE,
+    MSE_LOGITS,
+    REVERSE_KL,
+    combine,
+    empty,
+    finish,
+    tile,
+)
 
-DIVERGENCES = {"kl": KL, "mse": MSE, "mse_logits": MSE_LOGITS}
+DIVERGENCES = {"kl": KL, "reverse_kl": REVERSE_KL, "mse": MSE, "mse_logits": MSE_LOGITS}
 BLOCK = 16
 
 
@@ -65,7 +75,7 @@ def combine_kernel(x, y, out, value, beta, DIVERGENCE: tl.constexpr, FIRST_EMPTY
     c = combine(a, b, beta, DIVERGENCE, True, True)
     for k in tl.static_range(12):
         tl.store(out + k, c[k])
-    soft, _ = finish(c, DIVERGENCE)
+    soft, _, _ = finish(c, DIVERGENCE)
     tl.store(value, soft)
 
 

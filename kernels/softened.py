@@ -1,0 +1,123 @@
+"""One tile of a row whose statistics are known: p and q, their distance, and its slopes.
+
+The divergences that need p and q themselves (js, tv) sum here, in a second sweep; the gradient of
+every divergence is one function, `slope`, for the student. The teacher's is the same function with
+the two exchanged: kl and reverse_kl are each other's mirror, js with mix → 1 − mix, the others
+their own.
+"""
+
+import triton
+import triton.language as tl
+from kdlab.kernels.row_state import JS, KL, MSE, MSE_LOGITS, REVERSE_KL, log1p
+
+
+@triton.jit
+def soften(s, t, beta, m_s, z_s, m_t, z_t):
+    """x_s, x_t, q, p and log q − log p (NaN where both are masked) of one tile."""
+    x_s = beta * (s - m_s)
+    x_t = beta * (t - m_t)
+    q = tl.exp(x_s) * (1 / z_s)
+    p = tl.exp(x_t) * (1 / z_t)
+    return x_s, x_t, q, p, x_s - x_t + (tl.log(z_t) - tl.log(z_s))
+
+
+@triton.jit
+def log_mixture(q, p, log_ratio, mix):
+    """log(m / q) for m = mix p + (1 − mix) q, 0 where q = 0: as in `kdlab.divergences`."""
+    near = p <= 2 * q
+    over = tl.where(near, q, p)
+    share = tl.where(near, mix, 1 - mix)
+    out = log1p(share * tl.where(near, p - q, q - p) / tl.where(over == 0, 1.0, over))
+    return tl.where(q == 0, 0.0, tl.where(near, out, out - log_ratio))
+
+
+@triton.jit
+def sign(x):
+    """−1, 0 or 1; NaN stays NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+
+
+@triton.jit
+def spread(q, p, log_ratio, mix, DIVERGENCE: tl.constexpr):
+    """The sums of a second sweep over one tile: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
+    if DIVERGENCE == JS:
+        dot_s = -tl.sum(q * log_mixture(q, p, log_ratio, mix), 0)
+        dot_t = -tl.sum(p * log_mixture(p, q, -log_ratio, 1 - mix), 0)
+        soft = dot_s * 0
+    else:
+        dot_s = tl.sum(q * sign(q - p), 0)
+        dot_t = tl.sum(p * sign(p - q), 0)
+        soft = 0.5 * tl.sum(tl.abs(q - p), 0)
+    return dot_s, dot_t, soft
+
+
+@triton.jit
+def spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
+    """D of a row from the sums of `spread` over all of it."""
+    if DIVERGENCE == JS:
+        soft = mix * dot_t + (1 - mix) * dot_s
+        soft = tl.where(soft < 0, 0.0, soft)
+    return tl.where((z_s == 0) | (z_t == 0), float("nan"), soft)
+
+
+@triton.jit
+def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
+    """∂D/∂x_s of each class, x_s = β z_s: formulas in `kdlab.divergences.slope`."""
+    if DIVERGENCE == KL:
+        out = q - p
+    elif DIVERGENCE == REVERSE_KL:
+        out = tl.where(q == 0, q, q * (log_ratio - dot))
+    elif DIVERGENCE == JS:
+        out = (1 - mix) * q * (-log_mixture(q, p, log_ratio, mix) - dot)
+    elif DIVERGENCE == MSE:
+        out = 2 * q * ((q - p) - dot)
+    else:
+        out = 0.5 * q * (sign(q - p) - dot)
+    return out
+
+
+@triton.jit
+def slope_teacher(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
+    """∂D/∂x_t of each class: `slope` with student and teacher exchanged."""
+    if DIVERGENCE == KL:
+        out = slope(p, q, -log_ratio, dot, 1 - mix, REVERSE_KL)
+    elif DIVERGENCE == REVERSE_KL:
+        out = slope(p, q, -log_ratio, dot, 1 - mix, KL)
+    else:
+        out = slope(p, q, -log_ratio, dot, 1 - mix, DIVERGENCE)
+    return out
+
+
+@triton.jit
+def student_gradient(
+    s,
+    t,
+    cols,
+    label,
+    beta,
+    m_s,
+    z_s,
+    m_t,
+    z_t,
+    dot_s,
+    z_1,
+    label_weight,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+):
+    """∂(row loss)/∂z_s of one tile; β comes from the chain rule, and T² makes it T."""
+    out = tl.zeros_like(s)
+    if SOFT:
+        if DIVERGENCE == MSE_LOGITS:
+            out = 2 * (1 - label_weight) * tl.where(s == t, 0.0, s - t)
+        else:
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, beta, m_s, z_s, m_t, z_t)
+            scale = (1 - label_weight) * (1 / beta if TEMPERATURE_SCALING else beta)
+            out = scale * slope(q, p, log_ratio, dot_s, mix, DIVERGENCE)
+    if HARD:
+        hard = tl.exp(s - m_s) * (1 / z_1) - tl.where(cols == label, 1.0, 0.0)
+        out += label_weight * hard
+    return out
