@@ -265,12 +265,11 @@ def _check_logits(name: str, logits: Any) -> None:
         raise TypeError(f"{name}: got {_describe(logits)}; expected a tensor (..., V)")
     if logits.dtype not in _FLOATS:
         raise TypeError(f"{name}: got {_describe(logits)}; expected float16, bfloat16, 32 or 64")
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(
-        logits
-    ):
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if not torch.compiler.is_compiling() and wrapped(logits):
         raise RuntimeError(
-            f"{name}: inside a torch.func transform (grad, vmap, ...), which kdlab's operators do not "
-            "have; use torch.autograd.grad, or the plain formulas of kdlab.reference"
+            f"{name}: inside a torch.func transform (grad, vmap, ...), which kdlab's operators do "
+            "not have; use torch.autograd.grad, or the plain formulas of kdlab.reference"
         )
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name}: got {_describe(logits)}; expected (..., V) with V at least 1")

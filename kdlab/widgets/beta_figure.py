@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from kdlab.widgets import look
+from kdlab.widgets.beta_numbers import loss_name
 
 
-def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tensor | None) -> Any:
+def draw(state: dict[str, Any], shown: list[int], picture: Tensor | None) -> Any:
     """A matplotlib figure of `BetaExplorer.state`, with bars for the classes in `shown`."""
     import matplotlib.pyplot as plt
 
@@ -27,8 +28,7 @@ def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tenso
         (p, -0.2, look.TEACHER, "teacher p"),
         (q, 0.2, look.STUDENT, "student q"),
     ):
-        opacity = look.OPACITY[colour]
-        bars.bar([x + side for x in places], values, 0.4, color=colour, alpha=opacity, label=words)
+        bars.bar([x + side for x in places], values, 0.4, color=colour, label=words)
     bars.set(ylim=(0, 1), ylabel="softened output", title="Softened outputs")
     bars.legend(frameon=False)
 
@@ -50,7 +50,7 @@ def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tenso
             pane.imshow(picture.numpy(), cmap="Greys")
             pane.set_axis_off()
         else:
-            pane.plot(picture.numpy(), color="#777777")
+            pane.plot(picture.numpy(), color=look.GREY)
             pane.set_xlabel("sample")
 
     text_pane = fig.add_subplot(grid[1, 0])
@@ -63,7 +63,7 @@ def draw(state: dict[str, Any], shown: list[int], loss_name: str, picture: Tenso
         f"              student {state['student_entropy']:.3f}",
         f"effective classes: teacher {state['teacher_effective_classes']:.2f}",
         f"              student {state['student_effective_classes']:.2f}",
-        f"{loss_name} = {state['loss']:.4g}",
+        f"{loss_name(state['divergence'], state['temperature_scaling'])} = {state['loss']:.4g}",
     ]
     text_pane.text(0, 1, "\n".join(lines), va="top", transform=text_pane.transAxes, linespacing=1.5)
     return fig

@@ -6,26 +6,139 @@ from typing import Any
 
 import bqplot
 import ipywidgets
-from torch import Tensor
+
+from kdlab.widgets.names import AccessibleNames
 
 # Okabe and Ito, "Color Universal Design", 2008.
 TEACHER = "#0072B2"
 STUDENT = "#E69F00"
 GRADIENT = "#009E73"
-# Told apart in grey and in print too: the student's bars are lighter.
-OPACITY = {TEACHER: 1.0, STUDENT: 0.75}
+LOSS = "#D55E00"
+POINT = "#CC79A7"
+SKY = "#56B4E9"
+GREY = "#808080"
 
-WIDTH = "700px"
+# How far below an axis its label stands, clear of the numbers at the ticks.
+LABEL_OFFSET = "32px"
 WRAP = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "100%"}
+
+# bqplot's dark theme has orange words and grid lines that vanish. Here text, axes and grid are the
+# page's own text colour, so that they can be read in any theme, in VS Code and Colab too.
+STYLE = """<style>
+.kdlab { gap: 4px; }
+.kdlab .widget-html-content { line-height: 1.45; }
+.kdlab .widget-inline-hbox .widget-label { text-align: left; }
+.kdlab table { border-spacing: 5px 1px; margin: 0 -5px; font-variant-numeric: tabular-nums; }
+.kdlab th { text-align: left; font-weight: 600; white-space: nowrap; }
+.kdlab td { text-align: right; white-space: nowrap; }
+.kdlab .bqplot {
+  --bq-content-font-color: currentColor;
+  --bq-axislabel-fill: currentColor;
+  --bq-axis-tick-text-fill: currentColor;
+  --bq-axis-path-stroke: currentColor;
+  --bq-axis-border-color: currentColor;
+  --bq-axis-tick-short-stroke: currentColor;
+  --bq-axis-tick-stroke: rgba(128, 128, 128, 0.35);
+  --bq-axislabel-font: 12px sans-serif;
+}
+.kdlab-landscape svg.svg-figure * { pointer-events: none; }
+.kdlab-landscape svg.svg-figure .plotarea_events { pointer-events: all !important; }
+.kdlab-landscape svg.svg-figure [clip-path] text {
+  paint-order: stroke; stroke: rgba(0, 0, 0, 0.75); stroke-width: 3px; stroke-linejoin: round;
+}
+.kdlab .noUi-handle:focus-visible, .kdlab .widget-readout:focus-visible,
+.kdlab input:focus-visible, .kdlab select:focus-visible, .kdlab button:focus-visible {
+  outline: 3px solid #56B4E9; outline-offset: 1px;
+}
+</style>"""
+
+
+def dress(
+    instrument: Any, children: list, figures: dict[str, str], *, width: str = "900px"
+) -> None:
+    """Give an instrument (a VBox) its children, the shared style and names for screen readers.
+
+    figures: {the CSS class given to a bqplot figure: what the figure shows, in words}.
+    """
+    hidden = ipywidgets.Layout(display="none")
+    instrument.add_class("kdlab")
+    instrument.layout = ipywidgets.Layout(max_width=width, width="100%")
+    instrument.children = [
+        *children,
+        ipywidgets.HTML(STYLE, layout=hidden),
+        AccessibleNames(figures=figures),
+    ]
+
+
+def choice(name: str, value: Any, choices: Any) -> Any:
+    """The value, if it is one of the choices, or a ValueError that names the argument."""
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def between(name: str, value: Any, low: float, high: float) -> Any:
+    """The value, if low ≤ value ≤ high (NaN is not), or a ValueError that names the argument."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {value}; expected {low:g} to {high:g}")
+    return value
 
 
 def control_layout(width: str) -> ipywidgets.Layout:
     return ipywidgets.Layout(width=width, max_width="100%")
 
 
-def figure(marks: list, axes: list, *, height: str, title: str = "", **margins: int) -> Any:
-    """A bqplot figure that fills its box and takes its background from the page's theme."""
-    return bqplot.Figure(
+def slider(
+    kind: Any, words: str, value: Any, low: Any, high: Any, step: Any, width: str, **more: Any
+) -> Any:
+    """An ipywidgets slider whose description is written out in full."""
+    return kind(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=words,
+        style={"description_width": "initial"},
+        layout=control_layout(width),
+        **more,
+    )
+
+
+def beta_slider(value: float, lowest: float, highest: float, step: float) -> Any:
+    """β on a log scale, from 2^lowest to 2^highest."""
+    return slider(
+        ipywidgets.FloatLogSlider,
+        "β (inverse temperature)",
+        value,
+        lowest,
+        highest,
+        step,
+        "410px",
+        base=2,
+        readout_format=".3f",
+        tooltip="β = 1/T: left softens, right sharpens",
+    )
+
+
+def dropdown(words: str, options: Any, value: Any, width: str) -> Any:
+    """An ipywidgets dropdown whose description is written out in full."""
+    return ipywidgets.Dropdown(
+        options=options,
+        value=value,
+        description=words,
+        style={"description_width": "initial"},
+        layout=control_layout(width),
+    )
+
+
+def figure(
+    marks: list, axes: list, *, height: str, kind: str = "", title: str = "", **margins: int
+) -> Any:
+    """A bqplot figure that fills its box and takes its colours from the page's theme.
+
+    kind: a CSS class, by which `dress` gives the figure its name for screen readers.
+    """
+    made = bqplot.Figure(
         marks=marks,
         axes=axes,
         title=title,
@@ -35,13 +148,16 @@ def figure(marks: list, axes: list, *, height: str, title: str = "", **margins: 
         display_toolbar=False,
         layout=ipywidgets.Layout(width="100%", height=height, min_width="0"),
     )
+    if kind:
+        made.add_class(kind)
+    return made
 
 
 def key(*entries: tuple[str, str]) -> str:
     """A legend in HTML from (colour, words)."""
     return "".join(
         f'<span style="display:inline-block;width:.9em;height:.9em;margin-right:.3em;'
-        f'background:{colour};opacity:{OPACITY.get(colour, 1)}"></span>'
+        f'background:{colour}"></span>'
         f'<span style="margin-right:1.2em">{html.escape(words)}</span>'
         for colour, words in entries
     )
@@ -69,54 +185,12 @@ def class_axes(class_names: tuple[str, ...], x: Any, y: Any) -> list:
     long = max(map(len, class_names)) > 4
     turned = {"tick_rotate": -30, "tick_style": {"text-anchor": "end"}} if long else {}
     return [
-        bqplot.Axis(scale=x, label="" if long else "class", grid_lines="none", **turned),
+        bqplot.Axis(
+            scale=x,
+            label="" if long else "class",
+            label_offset=LABEL_OFFSET,
+            grid_lines="none",
+            **turned,
+        ),
         bqplot.Axis(scale=y, orientation="vertical", num_ticks=5, tick_format="~g"),
     ]
-
-
-class Picture:
-    """An example's input as bqplot draws it: (H, W) as a picture, (L,) as a signal.
-
-    `widget` is the figure, or None where there are no inputs.
-    """
-
-    def __init__(self, inputs: Tensor | None) -> None:
-        self._inputs = inputs
-        self.widget = None
-        if inputs is None:
-            return
-        low, high = inputs.min().item(), inputs.max().item()
-        if low == high:
-            low, high = low - 0.5, high + 0.5
-        if inputs.dim() == 2:
-            x, y = bqplot.LinearScale(), bqplot.LinearScale(min=low, max=high)
-            samples = list(range(inputs.shape[1]))
-            self._mark = bqplot.Lines(
-                x=samples, y=inputs[0].numpy(), scales={"x": x, "y": y}, colors=["#777777"]
-            )
-            axes = [
-                bqplot.Axis(scale=x, label="sample", num_ticks=5, grid_lines="none"),
-                bqplot.Axis(scale=y, orientation="vertical", num_ticks=5, tick_format="~g"),
-            ]
-            self.widget = figure([self._mark], axes, height="180px", left=38)
-        else:
-            # A grid of rectangles stays crisp where a scaled-up canvas would blur 8 × 8 pixels.
-            self._mark = bqplot.GridHeatMap(
-                color=inputs[0].numpy(),
-                scales={
-                    "row": bqplot.OrdinalScale(reverse=False),
-                    "column": bqplot.OrdinalScale(),
-                    "color": bqplot.ColorScale(scheme="Greys", min=low, max=high),
-                },
-                stroke="transparent",
-            )
-            self.widget = figure([self._mark], [], height="180px", left=4, right=4, top=4, bottom=4)
-
-    def show(self, example: int) -> None:
-        if self._inputs is None:
-            return
-        values = self._inputs[example].numpy()
-        if self._inputs.dim() == 2:
-            self._mark.y = values
-        else:
-            self._mark.color = values

@@ -5,6 +5,7 @@ import torch
 
 import kdlab
 from kdlab.widgets import BetaExplorer
+from kdlab.widgets.beta_numbers import DIVERGENCES, FORMULAS
 
 
 @pytest.fixture
@@ -20,12 +21,17 @@ def test_slider_and_python_drive_the_same_marks(explorer):
     explorer.beta = 0.25
     assert explorer._beta.value == 0.25
     z_s, z_t = explorer._examples.student_logits[0], explorer._examples.teacher_logits[0]
-    drawn = torch.tensor(explorer._probabilities.y)
+    drawn = torch.tensor(explorer._view.probabilities.y)
     expected = torch.stack((kdlab.soften(z_t, 0.25), kdlab.soften(z_s, 0.25)))
     torch.testing.assert_close(drawn.float(), expected)
 
 
-@pytest.mark.parametrize("divergence", ["kl", "mse", "mse_logits"])
+def test_a_bars_colour_says_whose_it_is(explorer):
+    # bqplot's "group" would colour by class, and show every second class as the teacher's.
+    assert explorer._view.probabilities.color_mode == "element"
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("scaling", [True, False])
 def test_state_is_the_librarys_loss(explorer, divergence, scaling):
     explorer.divergence, explorer.temperature_scaling, explorer.beta = divergence, scaling, 0.5
@@ -40,7 +46,20 @@ def test_state_is_the_librarys_loss(explorer, divergence, scaling):
     )
     loss.backward()
     assert explorer.state["loss"] == pytest.approx(loss.item())
-    assert explorer._gradient.y.tolist() == pytest.approx(z.grad.tolist())
+    assert explorer._view.gradient.y.tolist() == pytest.approx(z.grad.tolist())
+
+
+def test_every_divergence_has_a_formula_and_a_place_in_the_list(explorer):
+    assert set(DIVERGENCES) <= set(FORMULAS)
+    assert explorer._divergence.options == tuple(DIVERGENCES)
+
+
+def test_mix_is_a_control_where_it_enters(explorer):
+    explorer._mix.value = 0.25
+    assert explorer.mix == explorer.state["mix"] == 0.25
+    assert explorer._mix.layout.display == "none"
+    with pytest.raises(ValueError, match="mix"):
+        explorer.mix = 1.5
 
 
 def test_prints_nothing_and_has_a_stable_repr(explorer, capsys):
