@@ -1,12 +1,15 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 LAB_ARGS ?=
+APP_ARGS ?=
 BENCH_ARGS ?=
 GPU_CHECK_ARGS ?=
 OUT ?= gpu-check
 BIN := .venv/bin
 # JupyterLab refuses to run as root (in a container, say) unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root,)
+# Two notebooks at a time, each with one thread: half the wait on two cores, the same numbers.
+TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: help
 help:  ## list the targets
@@ -16,12 +19,16 @@ help:  ## list the targets
 lab: .venv/lab.stamp  ## make .venv, install, open JupyterLab on the start page
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
 
+.PHONY: app
+app: .venv/lab.stamp  ## serve the laboratory, the widgets on a page without code, at a local address
+	cd notebooks && ../$(BIN)/voila laboratory.ipynb $(APP_ARGS)
+
 .PHONY: test
-test: test-python test-interpreter test-notebooks  ## make .venv, install, run all tests
+test: test-python test-interpreter test-notebooks test-browser  ## make .venv, install, run all tests
 
 .PHONY: test-python
 test-python: .venv/dev.stamp
-	$(BIN)/python -m pytest tests kdlab
+	$(BIN)/python -m pytest tests kdlab --ignore tests/browser
 
 .PHONY: test-interpreter
 test-interpreter: .venv/dev.stamp
@@ -29,7 +36,17 @@ test-interpreter: .venv/dev.stamp
 
 .PHONY: test-notebooks
 test-notebooks: .venv/dev.stamp
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	$(TWO_AT_A_TIME) --dist loadfile --nbval --nbval-current-env notebooks
+
+# Skips itself, saying how to get one, where there is no Chromium; what it saw is in test-artifacts/.
+.PHONY: test-browser
+test-browser: .venv/dev.stamp  ## open JupyterLab and the laboratory in Chromium and use them
+	rm -rf test-artifacts
+	$(TWO_AT_A_TIME) --dist loadgroup tests/browser
+
+.PHONY: widget-latency
+widget-latency: .venv/dev.stamp  ## measure how fast a widget follows its slider, in Chromium
+	$(BIN)/python -m pytest -q -rP tests/browser/test_latency.py
 
 .PHONY: lint
 lint: .venv/dev.stamp  ## ruff (lint and format) and mypy
@@ -50,6 +67,15 @@ doctor: .venv/lab.stamp  ## say what this machine has and which backend will run
 kernel-report: .venv/lab.stamp  ## compile the kernels for sm_80, sm_90, sm_100 and print their resources
 	$(BIN)/python -m kdlab.kernels.resources
 
+.PHONY: site
+site: .venv/site.stamp  ## the course as web pages, from the stored outputs: build/site/index.html
+	rm -rf build/site build/site-source
+	mkdir -p build
+	cp -r docs build/site-source
+	cp -r notebooks build/site-source/notebooks
+	$(BIN)/sphinx-build -q -W --keep-going build/site-source build/site
+	@echo build/site/index.html
+
 .PHONY: bench
 bench: .venv/bench.stamp  ## measure the loss beside its peers, on the GPU or CPU that is here
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
@@ -65,7 +91,7 @@ gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: m
 
 .PHONY: clean
 clean:  ## remove .venv and caches
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv test-artifacts .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -79,6 +105,10 @@ clean:  ## remove .venv and caches
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@ .venv/lab.stamp
+
+.venv/site.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[site]'
 	touch $@ .venv/lab.stamp
 
 .venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -19,7 +19,10 @@ SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
 
 @dataclass
 class Pair:
-    """Softened student and teacher of a few rows: x, v, u are (rows, V), the sums (rows, 1)."""
+    """Softened student and teacher of a few rows: x, v, u are (rows, V), the sums (rows, 1).
+
+    `scratch` is a buffer like x, for whoever needs one for a moment.
+    """
 
     x_s: Tensor
     x_t: Tensor
@@ -27,10 +30,11 @@ class Pair:
     u: Tensor
     z_s: Tensor
     z_t: Tensor
+    scratch: Tensor
 
     def swapped(self) -> "Pair":
         """The same with student and teacher exchanged."""
-        return Pair(self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s)
+        return Pair(self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s, self.scratch)
 
     def log_ratio(self) -> Tensor:
         """log q − log p, NaN where both are masked."""
@@ -49,9 +53,9 @@ class Pair:
         return out.addcmul_(self.u, change.masked_fill(grows, 0.0))
 
 
-def _weighted(weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _weighted(weight: Tensor, x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
     """Σ weight · (x − y), where weight = exp(x), so that a class with x = −inf contributes 0."""
-    total = (x - y).mul_(weight).sum(-1, keepdim=True)
+    total = torch.sub(x, y, out=scratch).mul_(weight).sum(-1, keepdim=True)
     if total.isnan().any():  # 0 · inf, where a class is masked: only then is the slow way needed
         terms = (weight * (x - y)).masked_fill_(x == -torch.inf, 0.0)
         only_y = (y == -torch.inf) & (x > -torch.inf)
@@ -61,8 +65,8 @@ def _weighted(weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _kl(pair: Pair) -> Tensor:
     """KL(p ‖ q) = (Σ u (x_t − x_s)) / Z_t + log(Z_s / Z_t)."""
-    a = _weighted(pair.u, pair.x_t, pair.x_s)
-    w = (pair.u - pair.v).sum(-1, keepdim=True)
+    a = _weighted(pair.u, pair.x_t, pair.x_s, pair.scratch)
+    w = torch.sub(pair.u, pair.v, out=pair.scratch).sum(-1, keepdim=True)
     close = w.abs() < 0.5 * pair.z_t
     log_ratio = torch.where(close, torch.log1p(-w / pair.z_t), pair.z_s.log() - pair.z_t.log())
     return (a / pair.z_t + log_ratio).clamp_min(0.0)
@@ -112,13 +116,15 @@ def value(pair: Pair, divergence: str, mix: float) -> tuple[Tensor, Tensor, Tens
 
 
 def slope(pair: Pair, divergence: str, mix: float, dot: Tensor, scale: Tensor) -> Tensor:
-    """scale · ∂D/∂x_s, for scale (rows, 1); `dot` is the student's, from `value`.
+    """scale · ∂D/∂x_s, for scale (rows, 1); `dot` is the student's, from `value`. May be `scratch`.
 
     kl: q − p.   reverse_kl: q (log(q/p) − KL(q‖p)).   js: (1 − mix) q (log(q/m) − KL(q‖m)).
     mse: 2 q ((q − p) − Σ q (q − p)).   tv: ½ q (sgn(q − p) − Σ q sgn(q − p)).
     """
     if divergence == "kl":
-        return torch.addcmul(pair.v * (scale / pair.z_s), pair.u, -scale / pair.z_t)
+        # Two products and a difference, not a fused one: exactly 0 where p = q.
+        q = torch.mul(pair.v, scale / pair.z_s, out=pair.scratch)
+        return q.sub_(pair.u * (scale / pair.z_t))
     if divergence == "mse":
         return pair.gap().neg_().sub_(dot).mul_(pair.v).mul_(2 * scale / pair.z_s)
     if divergence == "tv":

@@ -106,6 +106,7 @@ def distillation_loss(
         `gradient_in_forward` says so. A second derivative raises RuntimeError.
 
     Raises:
+        RuntimeError: inside a `torch.func` transform (use `torch.autograd`, or `kdlab.reference`).
         TypeError, ValueError: the message names the argument, what came and what was expected.
             Labels out of range raise ValueError on the CPU and stop the device on CUDA.
 
@@ -116,8 +117,8 @@ def distillation_loss(
     >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     >>> loss = distillation_loss(student, teacher, beta=0.5)
-    >>> loss
-    tensor(0.2219, grad_fn=<DivBackward0>)
+    >>> loss.detach()
+    tensor(0.2219)
     >>> loss.backward()
     >>> student.grad
     tensor([[-0.2311,  0.2311],
@@ -264,6 +265,12 @@ def _check_logits(name: str, logits: Any) -> None:
         raise TypeError(f"{name}: got {_describe(logits)}; expected a tensor (..., V)")
     if logits.dtype not in _FLOATS:
         raise TypeError(f"{name}: got {_describe(logits)}; expected float16, bfloat16, 32 or 64")
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if not torch.compiler.is_compiling() and wrapped(logits):
+        raise RuntimeError(
+            f"{name}: inside a torch.func transform (grad, vmap, ...), which kdlab's operators do "
+            "not have; use torch.autograd.grad, or the plain formulas of kdlab.reference"
+        )
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name}: got {_describe(logits)}; expected (..., V) with V at least 1")
 

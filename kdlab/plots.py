@@ -108,34 +108,3 @@ def history_figure(history: History) -> Figure:
     right.set_ylim(0, 1.02)
     right.legend()
     return figure
-
-
-def pipeline_diagram() -> Figure:
-    """Teacher, student and the two terms of the loss, drawn."""
-    figure, ax = plt.subplots(figsize=(9, 3.4))
-    ax.set(xlim=(0, 12), ylim=(0, 5), title="Distillation: what flows where")
-    ax.axis("off")
-    boxes = {
-        "input x": (0.9, 2.5, GREY),
-        "teacher\n(frozen)": (3.2, 4, TEACHER),
-        "student\n(trained)": (3.2, 1, STUDENT),
-        "softmax(β z_t) = p": (6.2, 4, TEACHER),
-        "softmax(β z_s) = q": (6.2, 2.2, STUDENT),
-        "softmax(z_s), T = 1": (6.2, 0.6, STUDENT),
-        "T² D(p, q)\nweight 1 − α": (9.3, 3.1, LOSS),
-        "CE(z_s, label)\nweight α": (9.3, 0.6, LABELS),
-        "loss": (11.4, 2, GREY),
-    }
-    for text, (x, y, colour) in boxes.items():
-        style = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": colour}
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style | {"linewidth": 1.8})
-    names = list(boxes)
-    arrows = [(0, 1), (0, 2), (1, 3), (2, 4), (2, 5), (3, 6), (4, 6), (5, 7), (6, 8), (7, 8)]
-    for start, end in arrows:
-        ax.annotate(
-            "",
-            xy=boxes[names[end]][:2],
-            xytext=boxes[names[start]][:2],
-            arrowprops={"arrowstyle": "-|>", "color": GREY, "shrinkA": 32, "shrinkB": 36},
-        )
-    return figure

@@ -68,7 +68,7 @@ def js(
     Mistakes" (GKD), ICLR 2024, equation 1; their β is `mix` here.
 
     >>> js(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
-    tensor(0.0279)
+    tensor(0.0285)
     """
     q, p = soften(student_logits, beta), soften(teacher_logits, beta)
     m = mix * p + (1 - mix) * q

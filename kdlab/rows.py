@@ -8,6 +8,7 @@ wait for all of them each time, which costs more than the operation.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from kdlab.divergences import Pair, slope, slope_teacher, value
 
-# 2¹⁵ float32 values are 128 KB: the handful of buffers that a chunk needs fit in a core's L2, and
-# PyTorch does not split an operation of this size over the cores.
-CHUNK_ELEMENTS = 1 << 15
+# Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
+# two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
+# together hold no more than BUFFERED_ELEMENTS each: 5 · 4 bytes · 2²¹ = 42 MB.
+CHUNK_ELEMENTS = 1 << 18
+BUFFERED_ELEMENTS = 1 << 21
 # Below this many elements in all, starting threads costs more than they save.
 THREADED_ELEMENTS = 1 << 18
 
@@ -48,35 +51,66 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def _for_each_chunk(work: Callable[[int, int], None], rows: int, classes: int) -> None:
-    step = max(1, CHUNK_ELEMENTS // classes)
+@dataclass
+class Buffers:
+    """Memory for one chunk after another: malloc would hand it back and fetch it anew each time."""
+
+    x_s: Tensor
+    x_t: Tensor
+    v: Tensor
+    u: Tensor
+    scratch: Tensor
+
+    def rows(self, n: int) -> "Buffers":
+        return Buffers(*(buffer[:n] for buffer in vars(self).values()))
+
+
+def _for_each_chunk(
+    work: Callable[[int, int, Buffers], None], rows: int, classes: int, like: Tensor
+) -> None:
+    """work(i, j, buffers) for chunks of rows [i, j), each thread with one core and its buffers."""
+    cores = torch.get_num_threads()
+    threads = min(cores, rows) if rows * classes >= THREADED_ELEMENTS else 1
+    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads)
+    step = max(1, min(elements // classes, -(-rows // threads)))
     starts = range(0, rows, step)
-    threads = torch.get_num_threads() if rows * classes >= THREADED_ELEMENTS else 1
 
     def run(first: int) -> None:
+        buffers = Buffers(*(like.new_empty(step, classes) for _ in range(5)))
         with torch.no_grad():  # a new thread starts with gradients on
             for start in starts[first::threads]:
-                work(start, min(start + step, rows))
+                end = min(start + step, rows)
+                work(start, end, buffers.rows(end - start))
 
-    if min(threads, len(starts)) <= 1:
-        threads = 1
+    def run_alone(first: int) -> None:
+        torch.set_num_threads(1)  # of this thread, and of threads that start after it
+        run(first)
+
+    if threads == 1:
         run(0)
-    else:
+        return
+    try:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, range(threads)))
+            list(pool.map(run_alone, range(threads)))
+    finally:
+        torch.set_num_threads(cores)
 
 
-def _centre(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """z − m and m for each row; a row of nothing but −inf keeps m = 0, so that exp gives 0."""
+def _maximum(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """m of each row; a row of nothing but −inf gets m = 0, so that exp gives 0."""
     m = logits.amax(-1, keepdim=True).to(dtype)
-    m = m.masked_fill_(m == -torch.inf, 0.0)
-    return logits - m, m  # promoted to m's dtype
+    return m.masked_fill_(m == -torch.inf, 0.0)
 
 
-def _pair(y_s: Tensor, y_t: Tensor, b: Tensor | None) -> Pair:
-    x_s, x_t = (y_s, y_t) if b is None else (y_s * b, y_t * b)
-    v, u = x_s.exp(), x_t.exp()
-    return Pair(x_s, x_t, v, u, v.sum(-1, keepdim=True), u.sum(-1, keepdim=True))
+def _pair(s: Tensor, t: Tensor, m_s: Tensor, m_t: Tensor, b: Tensor | None, use: Buffers) -> Pair:
+    """x = β(z − m), exp(x) and their sums, for both sides; b is None where β = 1."""
+    for z, m, x in ((s, m_s, use.x_s), (t, m_t, use.x_t)):
+        torch.sub(z, m, out=x)
+        if b is not None:
+            x.mul_(b)
+    v, u = torch.exp(use.x_s, out=use.v), torch.exp(use.x_t, out=use.u)
+    z_s, z_t = v.sum(-1, keepdim=True), u.sum(-1, keepdim=True)
+    return Pair(use.x_s, use.x_t, v, u, z_s, z_t, use.scratch)
 
 
 def _difference(s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -86,7 +120,7 @@ def _difference(s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _hard_slope(y_s: Tensor, z_1: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     """scale · (softmax(z_s) − onehot(label))."""
-    out = y_s.exp().mul_(scale / z_1)
+    out = y_s.exp_().mul_(scale / z_1)
     return out.scatter_add_(-1, labels[:, None], -scale)
 
 
@@ -115,26 +149,26 @@ def forward(
     gradient = student.new_empty(student.shape if wanted else 0)
     is_one = bool((beta == 1).all())
 
-    def chunk(i: int, j: int) -> None:
+    def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)
         s, t = student[i:j], teacher[i:j]
-        y_s, m_s = _centre(s, dtype)
+        m_s = _maximum(s, dtype)
         zero = torch.zeros_like(m_s)
         total, found, pair = zero, [m_s] + [zero] * 7, None
         if settings.soft and divergence == "mse_logits":
             found[6] = _difference(s, t, dtype).square_().sum(-1, keepdim=True)
             total = (1 - alpha) * found[6]
         elif settings.soft:
-            y_t, m_t = _centre(t, dtype)
-            pair = _pair(y_s, y_t, None if is_one else b)
+            m_t = _maximum(t, dtype)
+            pair = _pair(s, t, m_s, m_t, None if is_one else b, use)
             d, dot_s, dot_t = value(pair, divergence, mix)
             d = d.masked_fill_((pair.z_s == 0) | (pair.z_t == 0), torch.nan)
             found[1:7] = pair.z_s, m_t, pair.z_t, dot_s, dot_t, d
             total = (1 - alpha) * (d / b.square() if scaled else d)
         if settings.hard:
             assert labels is not None
-            found[7] = y_s.exp().sum(-1, keepdim=True) if pair is None or not is_one else pair.z_s
-            hard = found[7].log() - y_s.gather(-1, labels[i:j, None])
+            found[7] = (s - m_s).exp_().sum(-1, keepdim=True)
+            hard = found[7].log() - (s.gather(-1, labels[i:j, None]) - m_s)
             total = total + alpha * hard.masked_fill_(found[7] == 0, torch.nan)
         stats[:, i:j] = torch.cat(found, -1).T
         if keep is not None:
@@ -144,20 +178,20 @@ def forward(
             g = gradient_scale.to(dtype).expand(j - i, 1)
             y = None if labels is None else labels[i:j]
             gradient[i:j] = _student_gradient(
-                s, t, y_s, y, pair, b, g, found[4], found[7], settings
+                s, t, m_s, y, pair, b, g, found[4], found[7], settings
             )
             if keep is not None:
                 gradient[i:j].masked_fill_(~keep[i:j, None], 0.0)
 
     if rows:
-        _for_each_chunk(chunk, rows, classes)
+        _for_each_chunk(chunk, rows, classes, stats)
     return loss, stats, gradient
 
 
 def _student_gradient(
     s: Tensor,
     t: Tensor,
-    y_s: Tensor,
+    m_s: Tensor,
     labels: Tensor | None,
     pair: Pair | None,
     b: Tensor,
@@ -172,10 +206,10 @@ def _student_gradient(
     if pair is not None:
         out = slope(pair, divergence, mix, dot, (1 - alpha) * g * (1 / b if scaled else b))
     elif settings.soft:
-        out = _difference(s, t, y_s.dtype).mul_(-2 * (1 - alpha) * g)
+        out = _difference(s, t, m_s.dtype).mul_(-2 * (1 - alpha) * g)
     if settings.hard:
         assert labels is not None
-        hard = _hard_slope(y_s, z_1, labels, alpha * g)
+        hard = _hard_slope(s - m_s, z_1, labels, alpha * g)
         out = hard if out is None else out.add_(hard)
     assert out is not None
     return out
@@ -207,22 +241,22 @@ def backward(
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     is_one = bool((beta == 1).all())
 
-    def chunk(i: int, j: int) -> None:
+    def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)
         g = grad_loss[i:j, None].to(dtype)
         m_s, z_s, m_t, z_t, dot_s, dot_t, d, z_1 = stats[:, i:j].unsqueeze(-1)
         s, t = student[i:j], teacher[i:j]
         drop = None if keep is None else ~keep[i:j, None]
-        y_s, pair = s - m_s, None
+        pair = None
         if settings.soft and divergence != "mse_logits":
-            y_t = t - m_t
-            x_s, x_t = (y_s, y_t) if is_one else (y_s * b, y_t * b)
-            pair = Pair(x_s, x_t, x_s.exp(), x_t.exp(), z_s, z_t)
+            pair = replace(_pair(s, t, m_s, m_t, None if is_one else b, use), z_s=z_s, z_t=z_t)
         if for_student:
             y = None if labels is None else labels[i:j]
-            out = _student_gradient(s, t, y_s, y, pair, b, g, dot_s, z_1, settings)
+            out = _student_gradient(s, t, m_s, y, pair, b, g, dot_s, z_1, settings)
             grad_student[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
-        if for_teacher:
+        if for_teacher and not settings.soft:
+            grad_teacher[i:j] = 0.0
+        elif for_teacher:
             if pair is not None:
                 scale = (1 - alpha) * g * (1 / b if scaled else b)
                 out = slope_teacher(pair, divergence, mix, dot_t, scale)
@@ -231,7 +265,7 @@ def backward(
             grad_teacher[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
         if for_beta and pair is not None:
             one = torch.ones_like(b)
-            towards = slope(pair, divergence, mix, dot_s, one).mul_(pair.x_s)
+            towards = slope(pair, divergence, mix, dot_s, one).mul(pair.x_s)
             towards.masked_fill_(pair.x_s == -torch.inf, 0.0)
             other = slope_teacher(pair, divergence, mix, dot_t, one).mul_(pair.x_t)
             other.masked_fill_(pair.x_t == -torch.inf, 0.0)
@@ -241,5 +275,5 @@ def backward(
             grad_beta[i:j] = (out if drop is None else out.masked_fill_(drop, 0.0))[:, 0]
 
     if rows:
-        _for_each_chunk(chunk, rows, classes)
+        _for_each_chunk(chunk, rows, classes, stats)
     return grad_student, grad_teacher, grad_beta

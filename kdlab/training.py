@@ -1,8 +1,13 @@
-"""Training on labels and distilling from a teacher: one plain loop, two losses."""
+"""Training on labels and distilling from a teacher: one plain loop, two losses.
+
+`steps` is the loop, a step at a time: `train` and `distill` run it to its end, the widgets in
+slices.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +21,10 @@ from kdlab.metrics import accuracy, agreement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# What a batch costs: (indices of its rows in the training set, the model's logits) -> a scalar.
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -143,6 +152,96 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     return logits.cpu()
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of training that has been taken: its number from 1, mean batch loss, batch size."""
+
+    number: int
+    loss: Tensor
+    examples: int
+
+
+def steps(
+    model: nn.Module,
+    data: Dataset,
+    loss: BatchLoss,
+    *,
+    count: int,
+    batch_size: int = 100,
+    lr: float | Callable[[int], float] = 1e-2,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> Iterator[Step]:
+    """Train the model one optimiser step at a time: an iterator that steps when it is asked.
+
+    Adam on `loss`, `count` steps in all, the learning rate falling from `lr` to 0 along a cosine.
+    Each epoch passes over the training set once, in an order drawn from `seed`. `lr` may be a
+    function of the step's number: when its value changes, the rest of the cosine is scaled by as
+    much. What the caller does between steps (evaluate, wait, stop) changes nothing in training.
+
+    Raises ValueError, naming the argument, for settings out of range; at the call.
+
+    >>> from kdlab import data, models
+    >>> digits, model = data.digits(), models.MLP(64, [8], 10)
+    >>> def loss(rows, logits):
+    ...     return F.cross_entropy(logits, digits.y_train[rows])
+    >>> [step.number for step in steps(model, digits, loss, count=3)]
+    [1, 2, 3]
+    """
+    rate = lr if callable(lr) else _constant(lr)
+    _check(
+        count=(count, count >= 0, "at least 0"),
+        batch_size=(batch_size, batch_size >= 1, "at least 1"),
+        lr=(rate(1), 0 < rate(1) < float("inf"), "a finite number above 0"),
+        weight_decay=(weight_decay, weight_decay >= 0, "at least 0"),
+    )
+    model.train()
+    return _steps(model, data, loss, count, batch_size, rate, weight_decay, seed)
+
+
+def _steps(
+    model: nn.Module,
+    data: Dataset,
+    loss: BatchLoss,
+    count: int,
+    batch_size: int,
+    rate: Callable[[int], float],
+    weight_decay: float,
+    seed: int,
+) -> Iterator[Step]:
+    x_train = data.x_train.to(_device_of(model))
+    height = rate(1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=height, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, count))
+    order = torch.Generator().manual_seed(seed)
+    number = 0
+    while number < count:
+        batches = torch.randperm(len(x_train), generator=order).split(batch_size)
+        for rows in batches[: count - number]:
+            number += 1
+            if rate(number) != height:
+                # The schedule goes from step to step by a factor, so scaling now scales the rest.
+                for group in optimizer.param_groups:
+                    group["lr"] *= rate(number) / height
+                height = rate(number)
+            batch_loss = loss(rows, model(x_train[rows]))
+            optimizer.zero_grad()
+            batch_loss.backward()
+            optimizer.step()
+            schedule.step()
+            yield Step(number, batch_loss.detach(), len(rows))
+
+
+def _constant(value: float) -> Callable[[int], float]:
+    return lambda step: value
+
+
+def _check(**arguments: tuple[Any, bool, str]) -> None:
+    for name, (value, good, expected) in arguments.items():
+        if not good:
+            raise ValueError(f"{name}: got {value}; expected {expected}")
+
+
 def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
@@ -150,7 +249,7 @@ def _device_of(model: nn.Module) -> torch.device:
 def _fit(
     model: nn.Module,
     data: Dataset,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: BatchLoss,
     teacher_test: Tensor | None,
     epochs: int,
     batch_size: int,
@@ -160,25 +259,16 @@ def _fit(
     eval_every: int,
     progress: bool,
 ) -> History:
-    checks: dict[str, tuple[Any, bool, str]] = {
-        "epochs": (epochs, epochs >= 0, "at least 0"),
-        "batch_size": (batch_size, batch_size >= 1, "at least 1"),
-        "lr": (lr, 0 < lr < float("inf"), "a finite number above 0"),
-        "weight_decay": (weight_decay, weight_decay >= 0, "at least 0"),
-        "eval_every": (eval_every, eval_every >= 0, "at least 0"),
-    }
-    for name, (value, good, expected) in checks.items():
-        if not good:
-            raise ValueError(f"{name}: got {value}; expected {expected}")
-
+    _check(
+        epochs=(epochs, epochs >= 0, "at least 0"),
+        batch_size=(batch_size, batch_size >= 1, "at least 1"),
+        eval_every=(eval_every, eval_every >= 0, "at least 0"),
+    )
+    examples = len(data.x_train)
+    epoch_steps = -(-examples // batch_size)
+    run = steps(model, data, loss, count=epochs * epoch_steps, batch_size=batch_size, lr=lr,
+                weight_decay=weight_decay, seed=seed)  # fmt: skip
     history = History()
-    device = _device_of(model)
-    x_train = data.x_train.to(device)
-    examples = len(x_train)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    steps = max(1, epochs * -(-examples // batch_size))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    order = torch.Generator().manual_seed(seed)
 
     def evaluate(epoch: int, mean_loss: float) -> None:
         test = predict(model, data.x_test)
@@ -192,18 +282,12 @@ def _fit(
     start = time.perf_counter()
     evaluate(0, float("nan"))
     epoch, mean_loss = 0, float("nan")
-    model.train()
     bar = tqdm(range(1, epochs + 1), unit="epoch", disable=not progress)
     try:
         for epoch in bar:
-            total = torch.zeros((), device=device)
-            for rows in torch.randperm(examples, generator=order).split(batch_size):
-                batch_loss = loss(rows, model(x_train[rows]))
-                optimizer.zero_grad()
-                batch_loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += batch_loss.detach() * len(rows)
+            total = torch.zeros((), device=_device_of(model))
+            for step in islice(run, epoch_steps):
+                total += step.loss * step.examples
             mean_loss = total.item() / examples
             if epoch == epochs or (eval_every and epoch % eval_every == 0):
                 evaluate(epoch, mean_loss)

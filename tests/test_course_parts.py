@@ -34,6 +34,14 @@ def test_calibration_error_of_a_known_case():
     assert metrics.expected_calibration_error(confident, labels) == pytest.approx(0.2, abs=1e-6)
 
 
+def test_peak_memory_counts_what_is_alive_together():
+    x = torch.zeros(100, 40)
+    # The widest moment: a hidden layer's output beside its ReLU's, 2 · 100 · 32 floats.
+    assert metrics.peak_memory(models.MLP(40, [32, 32], 10), x) == 2 * 100 * 32 * 4
+    # Freed tensors don't add up: eight layers need no more than one.
+    assert metrics.peak_memory(models.MLP(40, [32] * 8, 10), x) == 2 * 100 * 32 * 4
+
+
 def test_training_learns_and_repeats():
     def run():
         torch.manual_seed(3)
@@ -53,6 +61,52 @@ def test_distillation_needs_no_labels_and_leaves_the_teacher_alone():
     history = kdlab.distill(student, teacher, data.digits(), epochs=10, progress=False)
     assert history.agreement[-1] > 0.9
     assert all(torch.equal(p, q) for p, q in zip(teacher.parameters(), before, strict=True))
+
+
+def losses_of_steps(**settings):
+    torch.manual_seed(0)
+    digits, model = data.digits(), models.MLP(64, [16], 10)
+
+    def loss(rows, logits):
+        return torch.nn.functional.cross_entropy(logits, digits.y_train[rows])
+
+    run = kdlab.training.steps(model, digits, loss, count=30, **settings)
+    return [step.loss.item() for step in run]
+
+
+def test_steps_are_the_loop_that_train_runs():
+    torch.manual_seed(0)
+    history = kdlab.train(
+        models.MLP(64, [16], 10), data.digits(), epochs=1, batch_size=449, progress=False
+    )
+    # Three batches of 449: the epoch's mean loss is the mean of the first three steps' losses
+    # where the schedule is as long.
+    torch.manual_seed(0)
+    digits, model = data.digits(), models.MLP(64, [16], 10)
+    run = kdlab.training.steps(
+        model,
+        digits,
+        lambda rows, z: torch.nn.functional.cross_entropy(z, digits.y_train[rows]),
+        count=3,
+        batch_size=449,
+    )
+    assert history.loss[-1] == pytest.approx(sum(s.loss.item() for s in run) / 3, rel=1e-6)
+
+
+def test_a_learning_rate_that_changes_scales_the_rest():
+    constant = losses_of_steps(lr=0.01)
+    assert losses_of_steps(lr=lambda step: 0.01) == constant
+    changed = losses_of_steps(lr=lambda step: 0.01 if step <= 10 else 1e-12)
+    assert len(constant) == 30
+    assert changed[:11] == constant[:11] and changed[11:] != constant[11:]
+    assert losses_of_steps(lr=lambda step: 0.02)[1:] != constant[1:]
+
+
+@pytest.mark.parametrize("name", ["count", "batch_size", "lr", "weight_decay"])
+def test_steps_check_at_the_call(name):
+    settings = {"count": 3, name: -1}
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        kdlab.training.steps(models.MLP(64, [4], 10), data.digits(), lambda r, z: z, **settings)
 
 
 class StopsAfter(models.MLP):

@@ -12,9 +12,11 @@ def test_chunks_do_not_show(monkeypatch):
     scale = torch.tensor(0.5)
     whole = rows.forward(s, t, y, None, torch.ones(9), settings, scale)
     monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 26)
+    threads = torch.get_num_threads()
     monkeypatch.setattr(rows, "THREADED_ELEMENTS", 1)
     parts = rows.forward(s, t, y, None, torch.ones(9), settings, scale)
     torch.testing.assert_close(parts, whole)
+    assert torch.get_num_threads() == threads
 
 
 def test_large_rows_agree_with_the_oracle():

@@ -2,10 +2,21 @@
 
 prediction.py  Prediction, the small widget in which a learner commits before the run
 exercises.py   check, and what the checks of a chapter are made of
+panel.py       how both look in a notebook
 checks/        one file a notebook: what is expected of each exercise's answer, and the hints
 """
 
-from kdlab.course.exercises import Hint, Verdict, check, exercise
-from kdlab.course.prediction import Prediction
+from kdlab.course.exercises import Hint, Verdict, attempt, blank, check, exercise, registered
+from kdlab.course.prediction import Prediction, Score
 
-__all__ = ["Hint", "Prediction", "Verdict", "check", "exercise"]
+__all__ = [
+    "Hint",
+    "Prediction",
+    "Score",
+    "Verdict",
+    "attempt",
+    "blank",
+    "check",
+    "exercise",
+    "registered",
+]

@@ -2,6 +2,8 @@
 
 ipywidgets 8 gives the handle of a slider no name, and speaks a log slider's exponent in place of
 its value; bqplot gives its figures none. This invisible widget runs in the page and writes them.
+It also leaves plain keys to the control that has the focus: JupyterLab would take arrows and
+letters for commands of its own ("m" in a dropdown made the cell Markdown). Ctrl-S still saves.
 """
 
 import anywidget
@@ -29,7 +31,14 @@ function nameAll(root, figures) {
     put(figure, "aria-label", words);
   }
 }
+function keepKeys(event) {
+  if (!event.target.closest?.(".kdlab")) return;
+  const command = event.ctrlKey || event.metaKey || event.altKey;
+  event.target.toggleAttribute("data-lm-suppress-shortcuts", !command);
+}
 function render({ model, el }) {
+  // JupyterLab listens at the document; the window comes before it. Added twice, it is there once.
+  window.addEventListener("keydown", keepKeys, true);
   let waiting = 0;
   const watcher = new MutationObserver(soon);
   function soon() {

@@ -44,7 +44,8 @@ class Picture:
             self._mark = bqplot.GridHeatMap(
                 color=inputs[0].numpy(),
                 scales={
-                    "row": bqplot.OrdinalScale(reverse=False),
+                    # bqplot counts rows upwards, pictures downwards.
+                    "row": bqplot.OrdinalScale(reverse=True),
                     "column": bqplot.OrdinalScale(),
                     "color": bqplot.ColorScale(scheme="Greys", min=low, max=high),
                 },

@@ -1,0 +1,5 @@
+"""Solutions draw figures: into memory, not onto a screen."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,0 +1,90 @@
+"""Bytes that the kernels load and store for a logit, counted as the interpreter executes them."""
+
+import os
+
+import pytest
+import torch
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
+
+from kdlab.kernels import launch
+
+import kdlab
+from tests.kernels.traffic import counted
+
+ROWS, CLASSES = 3, 4096
+
+
+def bytes_a_logit(divergence, label_weight=0.0, *, teacher=False, reduction="none"):
+    """(forward, backward) bytes moved, over the number of logits of one tensor; bf16."""
+    s = torch.randn(ROWS, CLASSES).bfloat16().requires_grad_()
+    t = torch.randn(ROWS, CLASSES).bfloat16().requires_grad_(teacher)
+    y = torch.randint(0, CLASSES, (ROWS,))
+    with counted() as forward:
+        loss = kdlab.distillation_loss(
+            s,
+            t,
+            y,
+            divergence=divergence,
+            label_weight=label_weight,
+            reduction=reduction,
+            backend="triton",
+        )
+    with counted() as backward:
+        loss.sum().backward()
+    n = ROWS * CLASSES
+    return forward.bytes / n, backward.bytes / n
+
+
+@pytest.fixture(params=[1024, 8192], ids=["four tiles a row", "one tile a row"])
+def tiles(request, monkeypatch):
+    monkeypatch.setattr(launch, "MAX_BLOCK", request.param)
+    return -(-CLASSES // request.param)
+
+
+@pytest.mark.parametrize("label_weight", [0.0, 0.3])
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "mse", "mse_logits"])
+def test_one_read_a_direction(divergence, label_weight, tiles):
+    forward, backward = bytes_a_logit(divergence, label_weight)
+    assert 4 <= forward <= 4.1
+    assert 6 <= backward <= 6.1
+
+
+@pytest.mark.parametrize("divergence", ["js", "tv"])
+def test_two_reads_where_the_normalisers_come_first(divergence, tiles):
+    forward, backward = bytes_a_logit(divergence)
+    assert forward <= (4.1 if tiles == 1 and divergence == "tv" else 8.1)
+    assert backward <= 6.1
+
+
+def test_labels_alone_do_not_read_the_teacher(tiles):
+    forward, backward = bytes_a_logit("kl", 1.0)
+    assert forward <= 2.1 and backward <= 4.1
+
+
+def test_the_teachers_gradient_costs_its_own_write(tiles):
+    assert bytes_a_logit("kl", teacher=True)[1] <= 8.1
+
+
+@pytest.mark.parametrize("divergence", ["kl", "mse"])
+def test_gradient_made_in_forward(divergence, tiles):
+    """Six bytes in all where the row stays on chip; where it does not, the second read is of what
+    was read last, and backward moves nothing."""
+    forward, backward = bytes_a_logit(divergence, reduction="mean")
+    assert forward <= (6.1 if tiles == 1 else 10.1)
+    assert backward <= 0.1
+
+
+def test_second_read_comes_from_a_cache_that_holds_a_row(monkeypatch):
+    monkeypatch.setattr(launch, "MAX_BLOCK", 1024)
+    s, t = (torch.randn(ROWS, CLASSES).bfloat16() for _ in range(2))
+    s.requires_grad_()
+    with counted(cache=2 * CLASSES * 2 + 4096) as moved:
+        kdlab.distillation_loss(s, t, backend="triton").backward()
+    assert moved.bytes / (ROWS * CLASSES) <= 6.1
+    with counted(
+        cache=CLASSES * 2 + 2048
+    ) as moved:  # half of it: the end of the row is still there
+        kdlab.distillation_loss(s, t, backend="triton").backward()
+    assert 6.5 <= moved.bytes / (ROWS * CLASSES) <= 9.5

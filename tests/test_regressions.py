@@ -1,0 +1,254 @@
+"""What other distillation losses got wrong, each with the naive version beside it.
+
+Every test shows first that the naive way fails, so that it would notice if ours became naive.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+import kdlab
+from kdlab import reference
+from tests.oracle import DIVERGENCES, error, oracle
+
+
+def naive_kl(s, t):
+    return (t.softmax(-1) * (t.softmax(-1).log() - s.log_softmax(-1))).sum(-1)
+
+
+def test_zero_times_log_zero():
+    s, t = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, -200.0]])  # p underflows to 0
+    assert naive_kl(s, t).isnan().all()
+    torch.testing.assert_close(
+        kdlab.distillation_loss(s, t, reduction="none"), reference.kl(s, t), rtol=1e-5, atol=0
+    )
+
+
+def test_the_log_of_a_mixture_that_underflowed():
+    s, t = torch.tensor([[0.0, -300.0]]).half(), torch.tensor([[0.0, -300.0]]).half()
+    m = 0.5 * (s.softmax(-1) + t.softmax(-1))
+    assert F.kl_div(m.log(), s.softmax(-1).log(), reduction="none", log_target=True).isnan().any()
+    s.requires_grad_()
+    loss = kdlab.distillation_loss(s, t, divergence="js")
+    loss.backward()
+    assert loss == 0 and (s.grad == 0).all()
+
+
+def test_kl_is_not_the_cross_entropy():
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    cross_entropy = F.cross_entropy(s, t.softmax(-1))
+    ours = kdlab.distillation_loss(s, t)
+    entropy = torch.special.entr(t.softmax(-1)).sum(-1).mean()
+    assert not torch.isclose(cross_entropy, ours)
+    torch.testing.assert_close(ours, cross_entropy - entropy)
+    assert kdlab.distillation_loss(t, t) == 0
+
+
+@pytest.mark.parametrize("divergence", [d for d in DIVERGENCES if d != "mse_logits"])
+def test_t_squared_exactly_once(divergence):
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    once = kdlab.distillation_loss(s, t, beta=0.5, divergence=divergence)
+    never = kdlab.distillation_loss(
+        s, t, beta=0.5, divergence=divergence, temperature_scaling=False
+    )
+    torch.testing.assert_close(once, 4 * never)
+
+
+def test_mean_over_rows_not_over_elements_nor_over_a_padded_batch():
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    mask = torch.tensor([True, True, True, False])
+    rows = reference.kl(s, t)
+    assert not torch.isclose(rows.mean(), rows.mean() / 9)  # "mean" of kl_div divides by numel
+    torch.testing.assert_close(kdlab.distillation_loss(s, t, mask=mask), rows[:3].mean())
+
+
+def test_unequal_micro_batches_add_up_to_the_batch():
+    s, t = torch.randn(12, 7, requires_grad=True), torch.randn(12, 7)
+    mask = torch.rand(12) < 0.6
+    whole = kdlab.distillation_loss(s, t, mask=mask)
+    (exact,) = torch.autograd.grad(whole, s)
+    n = mask.sum()
+    parts = [(slice(0, 3), 3), (slice(3, 8), 5), (slice(8, 12), 4)]
+    naive = sum(kdlab.distillation_loss(s[i], t[i], mask=mask[i]) for i, _ in parts) / 3
+    assert not torch.isclose(naive, whole)
+    total = sum(kdlab.distillation_loss(s[i], t[i], mask=mask[i], denominator=n) for i, _ in parts)
+    (grad,) = torch.autograd.grad(total, s)
+    torch.testing.assert_close(total, whole)
+    torch.testing.assert_close(grad, exact)
+
+
+def test_a_denominator_may_require_grad():
+    s, t = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5)
+    n = torch.tensor(2.0, requires_grad=True)
+    loss = kdlab.distillation_loss(s, t, denominator=n)
+    loss.backward()
+    torch.testing.assert_close(n.grad, -loss.detach() / 2)
+
+
+@pytest.mark.parametrize("upstream", [1.0, 3.0, 0.0])
+def test_logits_are_not_written_to_and_backward_runs_twice(upstream):
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    before = s.detach().clone()
+    loss = upstream * kdlab.distillation_loss(s, t, beta=0.5)
+    (first,) = torch.autograd.grad(loss, s, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(loss, s, retain_graph=True)
+    (third,) = torch.autograd.grad(2 * loss, s)
+    assert torch.equal(s, before) and torch.equal(first, kept)
+    torch.testing.assert_close(second, first)
+    torch.testing.assert_close(third, 2 * first)
+
+
+def test_two_losses_from_one_graph():
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    loss = kdlab.distillation_loss(s, t)
+    (both,) = torch.autograd.grad(loss + loss.square(), s)
+    (once,) = torch.autograd.grad(kdlab.distillation_loss(s, t), s)
+    torch.testing.assert_close(both, once * (1 + 2 * loss.detach()))
+
+
+def test_minus_infinity_padding_of_a_vocabulary():
+    s = torch.randn(3, 12)
+    t = torch.cat((torch.randn(3, 10), torch.full((3, 2), -torch.inf)), -1)
+    s[:, 10:] = -torch.inf
+    assert naive_kl(s, t).isnan().all()
+    for divergence in DIVERGENCES:
+        z, z_t = s.clone().requires_grad_(), t.clone().requires_grad_()
+        beta = torch.tensor(0.5, requires_grad=True)
+        loss = kdlab.distillation_loss(z, z_t, divergence=divergence, beta=beta)
+        loss.backward()
+        cut = kdlab.distillation_loss(z, z_t, divergence=divergence, beta=0.5, num_classes=10)
+        torch.testing.assert_close(loss, cut)
+        for grad in (z.grad, z_t.grad):
+            assert grad.isfinite().all() and (grad[:, 10:] == 0).all()
+        assert beta.grad.isfinite()
+
+
+def test_float16_gradients_survive_a_loss_scale():
+    """Rounded to float16 before the loss scale multiplies it, a gradient of 1e-8 would be 0."""
+    s = (4 * torch.randn(512, 64)).half().requires_grad_()
+    t = (4 * torch.randn(512, 64)).half()
+    (plain,) = torch.autograd.grad(kdlab.distillation_loss(s, t), s)
+    (scaled,) = torch.autograd.grad(65536.0 * kdlab.distillation_loss(s, t), s)
+    _, exact = oracle(s, t)
+    assert (plain == 0).sum() > 2 * (scaled == 0).sum()
+    assert error(scaled.double() / 65536 * 512, exact) < 2**-11
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("distance", [1.0, 1e-1, 1e-2])
+def test_bf16_gradients_as_the_student_converges(divergence, distance):
+    """Probabilities in bf16 lose p − q; here the only rounding is that of the result, 2⁻⁹."""
+    t = (4 * torch.randn(16, 500)).bfloat16()
+    s = (t.float() + distance * torch.randn(16, 500)).bfloat16()
+    _, exact = oracle(s, t, divergence=divergence)
+    z = s.clone().requires_grad_()
+    kdlab.distillation_loss(z, t, divergence=divergence, reduction="sum").backward()
+    if divergence == "kl" and distance < 1:
+        naive = s.softmax(-1) - t.softmax(-1)
+        assert error(naive, exact) > 0.03
+    assert error(z.grad, exact) < 2**-8
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_under_autocast_it_is_still_float32(divergence):
+    s, t = torch.randn(4, 50, requires_grad=True), torch.randn(4, 50)
+    expected = kdlab.distillation_loss(s, t, divergence=divergence)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = kdlab.distillation_loss(s, t, divergence=divergence)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (got, expected)))
+
+
+def test_functional_transforms_are_a_clear_error():
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    with pytest.raises(RuntimeError, match=r"^student_logits: .*kdlab.reference"):
+        torch.func.grad(lambda z: kdlab.distillation_loss(z, t))(s)
+    with pytest.raises(RuntimeError, match=r"^teacher_logits: .*kdlab.reference"):
+        torch.vmap(lambda z: kdlab.distillation_loss(s[0], z))(t)
+    expected = torch.func.grad(lambda z: reference.kl(z, t).mean())(s)  # what the message says
+    z = s.clone().requires_grad_()
+    (got,) = torch.autograd.grad(kdlab.distillation_loss(z, t), z)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_under_activation_checkpointing(reentrant):
+    layer, t = torch.nn.Linear(5, 9), torch.randn(4, 9)
+    x = torch.randn(4, 5, requires_grad=True)
+
+    def step(x):
+        return kdlab.distillation_loss(layer(x), t, beta=0.5)
+
+    (expected,) = torch.autograd.grad(step(x), x)
+    checkpoint(step, x, use_reentrant=reentrant).backward()
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("needs", ["student", "all"])
+def test_compiled_graphs_are_right(divergence, needs):
+    s, t, y = torch.randn(4, 9), torch.randn(4, 9), torch.arange(4)
+    beta = torch.tensor(0.5)
+    torch._dynamo.reset()
+    leaves = [s] if needs == "student" else [s, t, beta]
+    for leaf in leaves:
+        leaf.requires_grad_()
+
+    def step(s, t, y, beta):
+        return kdlab.distillation_loss(
+            s, t, y, beta=beta, divergence=divergence, label_weight=0.3, ignore_index=1
+        )
+
+    expected = step(s, t, y, beta)
+    grads = torch.autograd.grad(expected, leaves, allow_unused=True)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(s, t, y, beta)
+    torch.testing.assert_close(compiled, expected)
+    for got, wanted in zip(
+        torch.autograd.grad(compiled, leaves, allow_unused=True), grads, strict=True
+    ):
+        if wanted is None or got is None:
+            assert (wanted is None or (wanted == 0).all()) and (got is None or (got == 0).all())
+        else:
+            torch.testing.assert_close(got, wanted)
+
+
+def test_a_learnt_temperature_calibrates_the_teacher():
+    """Guo et al. 2017, section 4.2: one β, found by gradient, on overconfident logits."""
+    z = torch.randn(400, 10)
+    labels = torch.distributions.Categorical(logits=z).sample()
+    log_beta = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_beta], max_iter=50)
+    one_hot = torch.full((400, 10), -torch.inf).scatter(1, labels[:, None], 0.0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = kdlab.distillation_loss(
+            4 * z, one_hot, beta=log_beta.exp(), temperature_scaling=False
+        )
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert math.isclose(log_beta.exp().item(), 0.25, rel_tol=0.15)
+
+
+def test_ddp_sees_an_ordinary_loss(tmp_path):
+    model = torch.nn.Linear(5, 9)
+    x, t = torch.randn(6, 5), torch.randn(6, 9)
+    alone = copy.deepcopy(model)
+    kdlab.distillation_loss(alone(x), t).backward()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/ddp", rank=0, world_size=1
+    )
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        kdlab.distillation_loss(wrapped(x), t).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(model.weight.grad, alone.weight.grad)
