@@ -2,10 +2,13 @@
 PYTHON ?= python3
 LAB_ARGS ?=
 APP_ARGS ?=
+BENCH_ARGS ?=
+GPU_CHECK_ARGS ?=
+OUT ?= gpu-check
 BIN := .venv/bin
 # JupyterLab refuses to run as root (in a container, say) unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root,)
-# Two notebooks at a time, each with one thread: half the wait on two cores, the same numbers.
+# Two tests or notebooks at a time, each with one thread: half the wait on two cores.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: help
@@ -25,11 +28,11 @@ test: test-python test-interpreter test-notebooks test-browser  ## make .venv, i
 
 .PHONY: test-python
 test-python: .venv/dev.stamp
-	$(BIN)/python -m pytest tests kdlab --ignore tests/browser
+	$(TWO_AT_A_TIME) tests kdlab --ignore tests/browser
 
 .PHONY: test-interpreter
 test-interpreter: .venv/dev.stamp
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels kernels
+	TRITON_INTERPRET=1 $(TWO_AT_A_TIME) tests/kernels kernels
 
 .PHONY: test-notebooks
 test-notebooks: .venv/dev.stamp
@@ -73,6 +76,19 @@ site: .venv/site.stamp  ## the course as web pages, from the stored outputs: bui
 	$(BIN)/sphinx-build -q -W --keep-going build/site-source build/site
 	@echo build/site/index.html
 
+.PHONY: bench
+bench: .venv/bench.stamp  ## measure the loss beside its peers, on the GPU or CPU that is here
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+.PHONY: bench-report
+bench-report: .venv/bench.stamp  ## write README's table and the plots from benchmarks/results
+	$(BIN)/python -m benchmarks.report
+
+# Installs nothing: a machine with a GPU and no network runs the checkout with the Python it has.
+.PHONY: gpu-check
+gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: make gpu-check OUT=folder
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT) $(GPU_CHECK_ARGS)
+
 .PHONY: clean
 clean:  ## remove .venv and caches
 	rm -rf .venv test-artifacts .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
@@ -94,3 +110,7 @@ clean:  ## remove .venv and caches
 .venv/site.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[site]'
 	touch $@ .venv/lab.stamp
+
+.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	touch $@

@@ -36,7 +36,6 @@ EXEMPT = {
     "04_code",
     "05_trends_and_challenges",
     "06_faq",
-    "07_inside_the_kernel",
     "08_hints",
     "09_prune_then_distil",
     "10_policy_distillation",

@@ -1,0 +1,210 @@
+"""The kernels on a GPU: right at real sizes, past 2³¹ elements, every time, and without waiting."""
+
+import pytest
+import torch
+
+import kdlab
+from kdlab.functional import DIVERGENCES
+from tests.oracle import error, oracle
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+# What float32 arithmetic may add to the rounding of the result's own dtype.
+SLACK = 2e-5
+
+
+def logits(machine, rows, classes, dtype=torch.bfloat16, near=False, seed=0):
+    """Student and teacher; near: a student that has almost learned its teacher."""
+    generator = torch.Generator(machine.device).manual_seed(seed)
+
+    def draw(scale):
+        out = torch.empty(rows, classes, dtype=dtype, device=machine.device)
+        return out.normal_(0, scale, generator=generator)
+
+    teacher = draw(3)
+    student = teacher + draw(0.02) if near else draw(3)
+    return student.requires_grad_(), teacher
+
+
+def loss(student, teacher, **settings):
+    return kdlab.distillation_loss(student, teacher, backend="triton", **settings)
+
+
+def loss_and_grad(student, teacher, **settings):
+    value = loss(student, teacher, reduction="none", **settings)
+    return value.detach(), torch.autograd.grad(value.sum(), student)[0]
+
+
+def check(student, teacher, rows=None, value_error=SLACK, **settings):
+    """Values and gradients of these rows (all, if None) against float64."""
+    value, grad = loss_and_grad(student, teacher, **settings)
+    rows = slice(None) if rows is None else torch.tensor(rows, device=student.device)
+    s = student.detach()[rows]
+    exact, exact_grad = oracle(s, teacher[rows], **settings)
+    assert error(value[rows], exact) <= value_error
+    # Half precision rounds the gradient once more when it is stored: to nearest on the device; the
+    # interpreter of a dry run cuts bfloat16 towards zero, up to one unit in the last place.
+    stored = 1.05 * error(exact_grad.to(grad.dtype), exact_grad)
+    if not grad.is_cuda and grad.dtype == torch.bfloat16:
+        stored = 2**-7
+    assert error(grad[rows], exact_grad) <= stored + SLACK
+
+
+def test_more_than_2_to_the_31_elements(machine):
+    machine.need_memory(24)
+    rows, classes = machine.size(20_000, 9), machine.size(128_256, 300)
+    assert machine.dry or rows * classes > 2**31
+    crossing = machine.size(2**31 // 128_256, 4)
+    student, teacher = logits(machine, rows, classes)
+    check(student, teacher, rows=[0, crossing - 1, crossing, crossing + 1, rows - 1], beta=0.5)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_divergence_in_every_dtype(machine, divergence, dtype):
+    student, teacher = logits(machine, 32, machine.size(32_000, 260), dtype)
+    check(student, teacher, divergence=divergence, beta=0.5)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+@pytest.mark.parametrize("classes", [1, 10, 1000, 50_257, 128_256, 262_144])
+def test_every_width(machine, divergence, classes):
+    student, teacher = logits(machine, 16, machine.size(classes, min(classes, 137)))
+    check(student, teacher, divergence=divergence, beta=0.5)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "mse"])
+def test_a_student_near_its_teacher_keeps_its_digits(machine, divergence):
+    student, teacher = logits(machine, 64, machine.size(32_000, 260), near=True)
+    # The value itself is some 10⁻⁵ of the terms that it is the sum of.
+    check(student, teacher, value_error=1e-3, divergence=divergence)
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_few_rows_of_a_huge_vocabulary(machine, rows):
+    student, teacher = logits(machine, rows, machine.size(262_144, 2_000), torch.float32)
+    labels = torch.randint(0, student.shape[1], (rows,), device=machine.device)
+    check(student, teacher, labels=labels, label_weight=0.3, beta=0.5)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(4096, 32_000), (8, 262_144), (300, 50_257)])
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+def test_the_same_bits_every_time(machine, rows, classes, divergence):
+    student, teacher = logits(machine, machine.size(rows, 3), machine.size(classes, 200))
+    first = loss_and_grad(student, teacher, divergence=divergence, beta=0.5)
+    for _ in range(machine.size(25, 2)):
+        again = loss_and_grad(student, teacher, divergence=divergence, beta=0.5)
+        assert torch.equal(again[0], first[0]) and torch.equal(again[1], first[1])
+
+
+def test_strides(machine):
+    rows, classes = machine.size(512, 4), machine.size(32_000, 120)
+    wide, teacher = logits(machine, rows, classes + 24)
+    student = wide.detach()[:, 8 : classes + 8].requires_grad_()
+    check(student, teacher[:, :classes], rows=[0, rows - 1])  # padded rows
+    odd = wide.detach()[:, 3 : classes + 3].requires_grad_()
+    check(odd, teacher[:, 5 : classes + 5], rows=[0, rows - 1])  # rows that no wide load can start
+    columns = wide.detach().T[: rows - 1].requires_grad_()  # the last dimension has a stride
+    check(columns, teacher.T[: rows - 1], rows=[0, rows - 2])
+    inputs = wide.detach()[:, :classes], teacher[:, :classes]
+    assert torch.equal(loss(*inputs, num_classes=classes), loss(wide, teacher, num_classes=classes))
+
+
+def test_masked_classes_and_rows(machine):
+    classes = machine.size(40_000, 300)
+    student, teacher = logits(machine, 8, classes)
+    with torch.no_grad():
+        student[0, : classes // 2] = teacher[0, : classes // 2] = -torch.inf  # whole first tiles
+        teacher[1, classes // 3 :] = -torch.inf
+        student[2, 5] = torch.nan
+        student[3] = teacher[3] = torch.nan
+    mask = torch.tensor([True, True, True, False] + [True] * 4, device=machine.device)
+    labels = torch.full((8,), classes - 1, device=machine.device)
+    settings = {"labels": labels, "label_weight": 0.2, "mask": mask, "beta": 0.5}
+    value, grad = loss_and_grad(student, teacher, **settings)
+    plain = kdlab.distillation_loss(student, teacher, reduction="none", backend="torch", **settings)
+    (plain_grad,) = torch.autograd.grad(plain.sum(), student)
+    assert value.isnan().tolist() == [False, False, True] + [False] * 5
+    assert (grad[3] == 0).all() and (grad[0, : classes // 2] == 0).all()
+    torch.testing.assert_close(value, plain.detach(), rtol=1e-4, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(grad, plain_grad, rtol=1e-2, atol=1e-6, equal_nan=True)
+
+
+def test_inputs_stay_and_a_second_backward_agrees(machine):
+    student, teacher = logits(machine, 64, machine.size(32_000, 200))
+    before = student.detach().clone(), teacher.clone()
+    value = loss(student, teacher, beta=0.5)
+    (first,) = torch.autograd.grad(value, student, retain_graph=True)
+    (second,) = torch.autograd.grad(value, student)
+    assert torch.equal(first, second)
+    assert torch.equal(student.detach(), before[0]) and torch.equal(teacher, before[1])
+
+
+def test_nothing_waits_for_the_device(machine, cuda_only):
+    student, teacher = logits(machine, 256, 32_000)
+    labels = torch.randint(0, 32_000, (256,), device=machine.device)
+    mask = labels > 100
+    beta = torch.full((256,), 0.5, device=machine.device)
+    settings = {"labels": labels, "mask": mask, "beta": beta, "label_weight": 0.3}
+    loss(student, teacher, **settings).backward()  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss(student, teacher, **settings).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(256, 32_000), (8, 262_144)])
+def test_a_cuda_graph_replays_with_new_data(machine, cuda_only, rows, classes):
+    student, teacher = logits(machine, rows, classes)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            torch.autograd.grad(loss(student, teacher, beta=0.5), student)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = loss(student, teacher, beta=0.5)
+        (grad,) = torch.autograd.grad(value, student)
+    with torch.no_grad():
+        student.copy_(logits(machine, rows, classes, seed=1)[0])
+    graph.replay()
+    expected = loss(student, teacher, beta=0.5)
+    (expected_grad,) = torch.autograd.grad(expected, student)
+    torch.cuda.synchronize()
+    assert torch.equal(value, expected) and torch.equal(grad, expected_grad)
+
+
+def test_torch_compile_keeps_the_numbers(machine, cuda_only):
+    student, teacher = logits(machine, 64, 32_000)
+
+    @torch.compile(fullgraph=True)
+    def step(student, teacher):
+        return loss(2 * student, teacher, beta=0.5)
+
+    compiled = step(student, teacher)
+    (grad,) = torch.autograd.grad(compiled, student)
+    eager = loss(2 * student, teacher, beta=0.5)
+    (eager_grad,) = torch.autograd.grad(eager, student)
+    torch.testing.assert_close(compiled, eager)
+    torch.testing.assert_close(grad, eager_grad)
+
+
+def test_mixed_dtypes_and_autocast(machine):
+    student, teacher = logits(machine, 32, machine.size(32_000, 200))
+    check(student, teacher.float() * 1.001, beta=0.5)
+    with torch.autocast(machine.device.type, dtype=torch.bfloat16):
+        inside = loss(student, teacher, beta=0.5)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, loss(student, teacher, beta=0.5))
+
+
+def test_a_second_gpu(machine, cuda_only):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    student, teacher = logits(machine, 32, 1000)
+    other = student.detach().to("cuda:1").requires_grad_()
+    value, grad = loss_and_grad(other, teacher.to("cuda:1"))
+    assert torch.equal(value.cpu(), loss_and_grad(student, teacher)[0].cpu())
+    assert grad.device.index == 1
