@@ -36,13 +36,16 @@ def listen(page: Page, harmless: tuple[str, ...]) -> list[str]:
     hold one of the `harmless` strings."""
     problems: list[str] = []
 
-    def on_console(message: ConsoleMessage) -> None:
-        said = f"console: {message.text} ({message.location.get('url', '')})"
-        if message.type == "error" and not any(noise in said for noise in harmless):
+    def note(said: str) -> None:
+        if not any(noise in said for noise in harmless):
             problems.append(said)
 
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            note(f"console: {message.text} ({message.location.get('url', '')})")
+
     page.on("console", on_console)
-    page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
+    page.on("pageerror", lambda error: note(f"page error: {error}"))
     return problems
 
 

@@ -35,7 +35,7 @@ def page(browser, tmp_path_factory):
         page.problems = listen(page, harmless=(OFFLINE, *HARMLESS))
         # The page arrives piece by piece, as the kernel gets on with it.
         page.goto(address, wait_until="commit", timeout=60_000)
-        page.locator(f".{CLASS} svg.svg-figure").first.wait_for(timeout=120_000)
+        page.locator(f".{CLASS} svg.svg-figure").first.wait_for(timeout=300_000)
         yield page
         page.close()
 
