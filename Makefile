@@ -8,7 +8,7 @@ OUT ?= gpu-check
 BIN := .venv/bin
 # JupyterLab refuses to run as root (in a container, say) unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root,)
-# Two notebooks at a time, each with one thread: half the wait on two cores, the same numbers.
+# Two tests or notebooks at a time, each with one thread: half the wait on two cores.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: help
@@ -28,11 +28,11 @@ test: test-python test-interpreter test-notebooks test-browser  ## make .venv, i
 
 .PHONY: test-python
 test-python: .venv/dev.stamp
-	$(BIN)/python -m pytest tests kdlab --ignore tests/browser
+	$(TWO_AT_A_TIME) tests kdlab --ignore tests/browser
 
 .PHONY: test-interpreter
 test-interpreter: .venv/dev.stamp
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels kernels
+	TRITON_INTERPRET=1 $(TWO_AT_A_TIME) tests/kernels kernels
 
 .PHONY: test-notebooks
 test-notebooks: .venv/dev.stamp

@@ -56,7 +56,8 @@ class Pair:
 def _weighted(weight: Tensor, x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
     """Σ weight · (x − y), where weight = exp(x), so that a class with x = −inf contributes 0."""
     total = torch.sub(x, y, out=scratch).mul_(weight).sum(-1, keepdim=True)
-    if total.isnan().any():  # 0 · inf, where a class is masked: only then is the slow way needed
+    # 0 · inf = NaN where a class is masked: only then the slow way (asking a GPU is slower still)
+    if weight.is_cuda or total.isnan().any():
         terms = (weight * (x - y)).masked_fill_(x == -torch.inf, 0.0)
         only_y = (y == -torch.inf) & (x > -torch.inf)
         total = terms.masked_fill_(only_y, torch.inf).sum(-1, keepdim=True)

@@ -23,6 +23,8 @@ CHUNK_ELEMENTS = 1 << 18
 BUFFERED_ELEMENTS = 1 << 21
 # Below this many elements in all, starting threads costs more than they save.
 THREADED_ELEMENTS = 1 << 18
+# For a GPU without Triton: five buffers of 256 MB at most.
+GPU_ELEMENTS = 1 << 26
 
 # What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
 # sides, the dot products that their gradients subtract, D itself, and the normaliser at T = 1.
@@ -70,8 +72,9 @@ def _for_each_chunk(
 ) -> None:
     """work(i, j, buffers) for chunks of rows [i, j), each thread with one core and its buffers."""
     cores = torch.get_num_threads()
-    threads = min(cores, rows) if rows * classes >= THREADED_ELEMENTS else 1
-    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads)
+    on_cpu = like.device.type == "cpu"  # a GPU wants large operations, all on the caller's stream
+    threads = min(cores, rows) if on_cpu and rows * classes >= THREADED_ELEMENTS else 1
+    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads) if on_cpu else GPU_ELEMENTS
     step = max(1, min(elements // classes, -(-rows // threads)))
     starts = range(0, rows, step)
 
@@ -147,7 +150,7 @@ def forward(
     stats = student.new_zeros(len(STATS), rows, dtype=dtype)
     wanted = gradient_scale is not None
     gradient = student.new_empty(student.shape if wanted else 0)
-    is_one = bool((beta == 1).all())
+    is_one = beta.device.type == "cpu" and bool((beta == 1).all())
 
     def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)
@@ -239,7 +242,7 @@ def backward(
     grad_student = student.new_empty(student.shape if for_student else 0)
     grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
     grad_beta = beta.new_zeros(rows if for_beta else 0)
-    is_one = bool((beta == 1).all())
+    is_one = beta.device.type == "cpu" and bool((beta == 1).all())
 
     def chunk(i: int, j: int, use: Buffers) -> None:
         b = beta[i:j, None].to(dtype)

@@ -20,7 +20,7 @@ class LandscapeControls:
     """Linked to the landscape's traits; `show_minimum` and `show_student` write the numbers."""
 
     def __init__(self, landscape: Any, surface: Surface) -> None:
-        self._landscape = landscape
+        self._landscape, self._rows = landscape, len(surface.x)
         self.beta = look.beta_slider(landscape.beta, *BETAS, BETA_STEP)
         self._temperature = ipywidgets.HTML()
         self.divergence = look.dropdown(
@@ -34,7 +34,7 @@ class LandscapeControls:
             landscape.learning_rate,
             *LEARNING_RATES,
             LEARNING_RATE_STEP,
-            "340px",
+            "310px",
             base=2,
             readout_format=".3g",
         )
@@ -46,13 +46,13 @@ class LandscapeControls:
                 ticks[0].item(),
                 ticks[-1].item(),
                 0.1,
-                "280px",
+                "230px",
             )
             for name, ticks in (("a", surface.a), ("b", surface.b))
         )
         self.drop_button = _button("Drop a student", "Place a student at a and b, and let it go")
         self.run = ipywidgets.ToggleButton(
-            value=False, description="Descend", layout=look.control_layout("100px")
+            value=False, description="Descend", layout=look.control_layout("90px")
         )
         self.step_button = _button("One step", "One step of gradient descent")
         self.clear_button = _button("Clear", "Take the student off the map")
@@ -125,7 +125,7 @@ class LandscapeControls:
                 f"length of the gradient = {slope:.3g}",
             ]
             if numbers["accuracy"] is not None:
-                lines.append(f"accuracy = {numbers['accuracy']:.3f}")
+                lines.append(f"accuracy on these {self._rows} = {numbers['accuracy']:.3f}")
         if descent.over:
             lines.append(f"It has {descent.over}.")
         if error is not None:

@@ -26,11 +26,13 @@ WRAP = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "wi
 # page's own text colour, so that they can be read in any theme, in VS Code and Colab too.
 STYLE = """<style>
 .kdlab { gap: 4px; }
+.kdlab .widget-box { overflow: visible; } /* a box that could scroll would be a Tab stop */
+.kdlab .widget-hbox { column-gap: 8px; }
 .kdlab .widget-html-content { line-height: 1.45; }
 .kdlab .widget-inline-hbox .widget-label { text-align: left; }
 .kdlab table { border-spacing: 5px 1px; margin: 0 -5px; font-variant-numeric: tabular-nums; }
 .kdlab th { text-align: left; font-weight: 600; white-space: nowrap; }
-.kdlab td { text-align: right; white-space: nowrap; }
+.kdlab td { text-align: right; }
 .kdlab .bqplot {
   --bq-content-font-color: currentColor;
   --bq-axislabel-fill: currentColor;
@@ -155,10 +157,10 @@ def figure(
 
 def key(*entries: tuple[str, str]) -> str:
     """A legend in HTML from (colour, words)."""
-    return "".join(
-        f'<span style="display:inline-block;width:.9em;height:.9em;margin-right:.3em;'
-        f'background:{colour}"></span>'
-        f'<span style="margin-right:1.2em">{html.escape(words)}</span>'
+    return " ".join(
+        '<span style="white-space:nowrap;margin-right:1em">'
+        f'<span style="display:inline-block;width:.9em;height:.9em;background:{colour}"></span> '
+        f"{html.escape(words)}</span>"
         for colour, words in entries
     )
 

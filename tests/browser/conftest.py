@@ -61,7 +61,8 @@ def open_notebook(browser, lab):
 
     def open_(notebook, view="lab/tree", **size):
         page = browser.new_page(viewport={**SIZE, **size})
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
+        page.set_default_navigation_timeout(60_000)
         opened.append(NotebookPage(page, lab[0]))
         opened[-1].open(notebook, view)
         return opened[-1]

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page
 ROLES = ("slider", "combobox", "checkbox", "radio", "button", "textbox", "spinbutton", "listbox")
 
 
-def eventually(check: Callable[[], None], seconds: float = 15) -> None:
+def eventually(check: Callable[[], None], seconds: float = 30) -> None:
     """Retry until the check's assertions hold: a page follows its kernel a little later."""
     end = time.monotonic() + seconds
     while True:
@@ -121,8 +121,10 @@ def check_legible_at_700_pixels(
         for theme in ("Light", "Dark"):
             use_theme(f"JupyterLab {theme}")
             widget.scroll_into_view_if_needed()
-            eventually(fits)
-            widget.screenshot(path=artifact(f"{name}-{theme.lower()}.png"))
+            try:
+                eventually(fits)
+            finally:
+                widget.screenshot(path=artifact(f"{name}-{theme.lower()}.png"))
             assert [(text, ratio) for text, ratio in contrasts(widget) if ratio < 4.5] == []
     finally:
         use_theme("JupyterLab Light")

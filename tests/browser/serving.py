@@ -104,7 +104,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait(process: subprocess.Popen, url: str, log: Path, seconds: float = 90) -> None:
+def _wait(process: subprocess.Popen, url: str, log: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:

@@ -7,7 +7,7 @@ import torch
 from tests.browser import serving
 from tests.browser.beta import BETA, CLASS, check, handle
 from tests.browser.controls import accessible_controls, contrasts, drag, eventually, overflow
-from tests.browser.lab import listen
+from tests.browser.lab import HARMLESS, listen
 
 # Voilà's template asks a CDN for icons that this page has none of; without a network that fails.
 OFFLINE = "https://cdn.jsdelivr.net/"
@@ -31,8 +31,8 @@ def trained():
 def page(browser, tmp_path_factory):
     with serving.voila(tmp_path_factory.mktemp("app"), "laboratory.ipynb") as address:
         page = browser.new_page(viewport={"width": 1000, "height": 1000})
-        page.set_default_timeout(15_000)
-        page.problems = listen(page, harmless=(OFFLINE,))
+        page.set_default_timeout(30_000)
+        page.problems = listen(page, harmless=(OFFLINE, *HARMLESS))
         # The page arrives piece by piece, as the kernel gets on with it.
         page.goto(address, wait_until="commit", timeout=60_000)
         page.locator(f".{CLASS} svg.svg-figure").first.wait_for(timeout=120_000)

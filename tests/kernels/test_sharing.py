@@ -17,9 +17,9 @@ from tests.oracle import DIVERGENCES
 HOW = list(product(DIVERGENCES, (0.0, 0.3, 1.0)))
 
 
-@pytest.fixture(params=[16, 64], ids=["several tiles", "one tile"])
+@pytest.fixture(params=[16, 512], ids=["several tiles", "one tile"])
 def block(request, monkeypatch):
-    """Rows of 50 classes in several tiles, or in one (js has tiles of half the size)."""
+    """Rows of 50 classes in several tiles, or in one (js has narrower tiles)."""
     monkeypatch.setattr(launch, "MAX_BLOCK", request.param)
 
 

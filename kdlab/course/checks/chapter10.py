@@ -89,8 +89,9 @@ def _balance(student, episodes: int, seed: int) -> tuple[float, Tensor]:
     """Greedy play on CartPole: the mean return, and the states visited, scaled."""
     import gymnasium
 
-    make = {"num_envs": episodes, "vectorization_mode": "vector_entry_point"}
-    envs = gymnasium.make_vec("CartPole-v1", **make)
+    envs = gymnasium.make_vec(
+        "CartPole-v1", num_envs=episodes, vectorization_mode="vector_entry_point"
+    )
     observed, _ = envs.reset(seed=seed)
     running, total, visited = np.ones(episodes, bool), 0, []
     while running.any():
@@ -107,7 +108,9 @@ def _balance(student, episodes: int, seed: int) -> tuple[float, Tensor]:
 @exercise("10.5", "The student's own states")
 def _(dagger) -> None:
     torch.manual_seed(0)
-    student, played, asked = models.MLP(4, [16], 2), [], []
+    student = models.MLP(4, [16], 2)
+    played: list[int] = []
+    asked: list[int] = []
 
     def play(policy) -> Tensor:
         played.append(len(played))
