@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from .stored import COURSE, EXEMPT, IN_FORM, NOTEBOOKS, exercises, headings, links, markdown, read
+from .stored import COURSE, NOTEBOOKS, exercises, headings, links, markdown, read
 
-each_notebook = pytest.mark.parametrize("name", IN_FORM)
+each_notebook = pytest.mark.parametrize("name", COURSE)
 # Not in the numbered order, and without exercises: tools that the course links to.
 TOOLS = {"laboratory"}
 
@@ -14,8 +14,7 @@ TOOLS = {"laboratory"}
 def test_all_of_the_course_is_here_and_nothing_else():
     found = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
     assert found - set(COURSE) <= TOOLS
-    assert set(IN_FORM) <= found
-    assert set(COURSE) | TOOLS >= EXEMPT
+    assert set(COURSE) <= found
 
 
 @each_notebook
@@ -52,7 +51,7 @@ def test_links_back_and_on_and_every_link_leads_somewhere(name):
     neighbours = COURSE[max(0, place - 1) : place] + COURSE[place + 1 : place + 2]
     assert {f"{neighbour}.ipynb" for neighbour in neighbours} <= files
     missing = {file for file in files if not (NOTEBOOKS / file).exists()}
-    assert missing <= {f"{exempt}.ipynb" for exempt in EXEMPT}
+    assert not missing
 
 
 @each_notebook

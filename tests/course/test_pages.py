@@ -6,7 +6,7 @@ import pytest
 
 from kdlab import course
 
-from .stored import COURSE, EXEMPT, NOTEBOOKS, links, read
+from .stored import COURSE, NOTEBOOKS, links, read
 
 GLOSSARY = (NOTEBOOKS / "glossary.md").read_text()
 ROWS = [
@@ -20,7 +20,7 @@ ROWS = [
 def test_links_lead_somewhere(page):
     files = {link.partition("#")[0] for link in links((NOTEBOOKS / f"{page}.md").read_text())}
     missing = {f for f in files if "://" not in f and not (NOTEBOOKS / f).exists()}
-    assert missing <= {f"{exempt}.ipynb" for exempt in EXEMPT}
+    assert not missing
 
 
 def test_terms_are_in_order_and_have_chinese_and_a_meaning():
@@ -36,21 +36,16 @@ def test_each_term_is_used_where_the_glossary_says(row):
     term = row[0].split(" (")[0].lower().removesuffix(" t").removesuffix(" scaling")
     for link in links(row[3]):
         name = link.removesuffix(".ipynb")
-        if name not in EXEMPT:
-            text = "\n".join(cell.source for cell in read(name).cells).lower().replace("-", " ")
-            for tex, letter in (("\\alpha", "α"), ("\\beta", "β"), ("t^2", "t²")):
-                text = text.replace(tex, letter)
-            assert term.replace("-", " ") in text, f"{term} in {name}"
+        text = "\n".join(cell.source for cell in read(name).cells).lower().replace("-", " ")
+        for tex, letter in (("\\alpha", "α"), ("\\beta", "β"), ("t^2", "t²")):
+            text = text.replace(tex, letter)
+        assert term.replace("-", " ") in text, f"{term} in {name}"
 
 
 def test_the_instructor_is_told_what_every_exercise_trains():
     page = (NOTEBOOKS / "instructor.md").read_text()
     rows = dict(re.findall(r"^\| (\d+\.\d+) \| ([^|]+?) \| [^|]+ \|$", page, re.MULTILINE))
-    exempt = {int(name[:2]) for name in COURSE if name in EXEMPT}
-    titles = course.registered()
-    assert {n: t for n, t in rows.items() if int(n.split(".")[0]) not in exempt} == {
-        n: t for n, t in titles.items() if int(n.split(".")[0]) not in exempt
-    }
+    assert rows == course.registered()
 
 
 def test_the_instructor_has_a_section_for_every_notebook():
