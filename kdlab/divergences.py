@@ -21,7 +21,7 @@ SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
 class Pair:
     """Softened student and teacher of a few rows: x, v, u are (rows, V), the sums (rows, 1).
 
-    `scratch` is a buffer like x, for whoever needs one for a moment.
+    `scratch` and `scratch_2` are buffers like x, for whoever needs one for a moment.
     """
 
     x_s: Tensor
@@ -31,10 +31,12 @@ class Pair:
     z_s: Tensor
     z_t: Tensor
     scratch: Tensor
+    scratch_2: Tensor
 
     def swapped(self) -> "Pair":
         """The same with student and teacher exchanged."""
-        return Pair(self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s, self.scratch)
+        rest = self.scratch, self.scratch_2
+        return Pair(self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s, *rest)
 
     def log_ratio(self) -> Tensor:
         """log q − log p, NaN where both are masked."""
@@ -43,9 +45,10 @@ class Pair:
     def gap(self) -> Tensor:
         """p − q = (w − v Σw / Z_s) / Z_t = (w − u Σw / Z_t) / Z_s with w = u − v.
 
-        The first where Z_t ≥ Z_s, the second where not: then both terms have the same sign.
+        The first where Z_t ≥ Z_s, the second where not: then both terms have the same sign. In
+        `scratch`.
         """
-        w = self.u - self.v
+        w = torch.sub(self.u, self.v, out=self.scratch)
         change = -w.sum(-1, keepdim=True) / (self.z_s * self.z_t)
         grows = self.z_t >= self.z_s
         out = w.div_(torch.maximum(self.z_s, self.z_t))
@@ -73,23 +76,25 @@ def _kl(pair: Pair) -> Tensor:
     return (a / pair.z_t + log_ratio).clamp_min(0.0)
 
 
-def log_mixture(q: Tensor, p: Tensor, log_ratio: Tensor, mix: float) -> Tensor:
-    """log(m / q) for m = mix · p + (1 − mix) · q and log_ratio = log q − log p; 0 where q = 0.
+def log_mixture(q: Tensor, p: Tensor, mix: float) -> Tensor:
+    """log(m / q) for m = mix · p + (1 − mix) · q: log1p of the relative difference, in p's place.
 
-    Where q and p are near, log1p of their relative difference; where p is far larger, m/q may
-    overflow, and log(m / p) + log(p / q) does not.
+    Finite where q = 0, which is what it will be multiplied by. `p` is overwritten.
     """
-    near = p <= 2 * q
-    over = torch.where(near, q, p)
-    share = torch.where(near, q.new_tensor(mix), q.new_tensor(1 - mix))
-    out = (p - q).mul_(share).div_(over)
-    out = torch.where(near, out, -out).log1p_().sub_(log_ratio.masked_fill(near, 0.0))
-    return out.masked_fill_(q == 0, 0.0)
+    tiny = torch.finfo(q.dtype).tiny
+    return p.sub_(q).mul_(mix).div_(q.clamp_min(tiny)).log1p_()
+
+
+def _log_mixture(pair: Pair, mix: float) -> Tensor:
+    """log(m / q) of a pair, in `scratch`."""
+    q = torch.div(pair.v, pair.z_s, out=pair.scratch_2)
+    return log_mixture(q, torch.div(pair.u, pair.z_t, out=pair.scratch), mix)
 
 
 def _dots(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor]:
     """−Σ q x and Σ p x."""
-    at_teacher = (pair.u * x).sum(-1, keepdim=True) / pair.z_t
+    product = torch.mul(pair.u, x, out=pair.scratch_2)
+    at_teacher = product.sum(-1, keepdim=True) / pair.z_t
     return -(x.mul_(pair.v)).sum(-1, keepdim=True) / pair.z_s, at_teacher
 
 
@@ -104,15 +109,14 @@ def value(pair: Pair, divergence: str, mix: float) -> tuple[Tensor, Tensor, Tens
         return d, d, zero
     if divergence == "mse":
         gap = pair.gap()
-        d = gap.square().sum(-1, keepdim=True)
+        d = torch.mul(gap, gap, out=pair.scratch_2).sum(-1, keepdim=True)
         return d, *_dots(pair, gap)
     if divergence == "tv":
         gap = pair.gap()
-        d = 0.5 * gap.abs().sum(-1, keepdim=True)
+        d = 0.5 * torch.abs(gap, out=pair.scratch_2).sum(-1, keepdim=True)
         return d, *_dots(pair, gap.sign_())
-    q, p, ratio = pair.v / pair.z_s, pair.u / pair.z_t, pair.log_ratio()
-    dot_s = -(log_mixture(q, p, ratio, mix).mul_(q)).sum(-1, keepdim=True)
-    dot_t = -(log_mixture(p, q, -ratio, 1 - mix).mul_(p)).sum(-1, keepdim=True)
+    dot_s = -_log_mixture(pair, mix).mul_(pair.v).sum(-1, keepdim=True) / pair.z_s
+    dot_t = -_log_mixture(pair.swapped(), 1 - mix).mul_(pair.u).sum(-1, keepdim=True) / pair.z_t
     return (mix * dot_t + (1 - mix) * dot_s).clamp_min(0.0), dot_s, dot_t
 
 
@@ -125,17 +129,15 @@ def slope(pair: Pair, divergence: str, mix: float, dot: Tensor, scale: Tensor) -
     if divergence == "kl":
         # Two products and a difference, not a fused one: exactly 0 where p = q.
         q = torch.mul(pair.v, scale / pair.z_s, out=pair.scratch)
-        return q.sub_(pair.u * (scale / pair.z_t))
+        return q.sub_(torch.mul(pair.u, scale / pair.z_t, out=pair.scratch_2))
     if divergence == "mse":
         return pair.gap().neg_().sub_(dot).mul_(pair.v).mul_(2 * scale / pair.z_s)
     if divergence == "tv":
         return pair.gap().sign_().neg_().sub_(dot).mul_(pair.v).mul_(0.5 * scale / pair.z_s)
-    ratio = pair.log_ratio()
     if divergence == "js":
-        q, p = pair.v / pair.z_s, pair.u / pair.z_t
-        ratio = -log_mixture(q, p, ratio, mix)
-        scale = (1 - mix) * scale
-    out = ratio.sub_(dot).mul_(pair.v).mul_(scale / pair.z_s)
+        log_q_m = _log_mixture(pair, mix).neg_()
+        return log_q_m.sub_(dot).mul_(pair.v).mul_((1 - mix) * scale / pair.z_s)
+    out = pair.log_ratio().sub_(dot).mul_(pair.v).mul_(scale / pair.z_s)
     return out.masked_fill_(pair.x_s == -torch.inf, 0.0)
 
 

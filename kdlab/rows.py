@@ -18,12 +18,12 @@ from kdlab.divergences import Pair, slope, slope_teacher, value
 
 # Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
 # two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
-# together hold no more than BUFFERED_ELEMENTS each: 5 · 4 bytes · 2²¹ = 42 MB.
+# together hold no more than BUFFERED_ELEMENTS each: 6 · 4 bytes · 2²¹ = 50 MB.
 CHUNK_ELEMENTS = 1 << 18
 BUFFERED_ELEMENTS = 1 << 21
 # Below this many elements in all, starting threads costs more than they save.
-THREADED_ELEMENTS = 1 << 18
-# For a GPU without Triton: five buffers of 256 MB at most.
+THREADED_ELEMENTS = 1 << 20
+# For a GPU without Triton: six buffers of 256 MB at most.
 GPU_ELEMENTS = 1 << 26
 
 # What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
@@ -62,6 +62,7 @@ class Buffers:
     v: Tensor
     u: Tensor
     scratch: Tensor
+    scratch_2: Tensor
 
     def rows(self, n: int) -> "Buffers":
         return Buffers(*(buffer[:n] for buffer in vars(self).values()))
@@ -79,7 +80,7 @@ def _for_each_chunk(
     starts = range(0, rows, step)
 
     def run(first: int) -> None:
-        buffers = Buffers(*(like.new_empty(step, classes) for _ in range(5)))
+        buffers = Buffers(*(like.new_empty(step, classes) for _ in range(6)))
         with torch.no_grad():  # a new thread starts with gradients on
             for start in starts[first::threads]:
                 end = min(start + step, rows)
@@ -113,12 +114,16 @@ def _pair(s: Tensor, t: Tensor, m_s: Tensor, m_t: Tensor, b: Tensor | None, use:
             x.mul_(b)
     v, u = torch.exp(use.x_s, out=use.v), torch.exp(use.x_t, out=use.u)
     z_s, z_t = v.sum(-1, keepdim=True), u.sum(-1, keepdim=True)
-    return Pair(use.x_s, use.x_t, v, u, z_s, z_t, use.scratch)
+    return Pair(use.x_s, use.x_t, v, u, z_s, z_t, use.scratch, use.scratch_2)
 
 
-def _difference(s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
-    """z_t − z_s, 0 where both are −inf (or the same infinity)."""
-    return (t.to(dtype) - s.to(dtype)).masked_fill_(t == s, 0.0)
+def _difference(s: Tensor, t: Tensor, out: Tensor) -> Tensor:
+    """z_t − z_s, 0 where both are −inf (or the same infinity), in `out`."""
+    torch.sub(t.to(out.dtype), s, out=out)
+    # inf − inf = NaN: only then the slow way (asking a GPU is slower still)
+    if out.is_cuda or out.sum().isnan():
+        out.masked_fill_(t == s, 0.0)
+    return out
 
 
 def _hard_slope(y_s: Tensor, z_1: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -159,7 +164,8 @@ def forward(
         zero = torch.zeros_like(m_s)
         total, found, pair = zero, [m_s] + [zero] * 7, None
         if settings.soft and divergence == "mse_logits":
-            found[6] = _difference(s, t, dtype).square_().sum(-1, keepdim=True)
+            gap = _difference(s, t, use.scratch)
+            found[6] = torch.mul(gap, gap, out=use.scratch_2).sum(-1, keepdim=True)
             total = (1 - alpha) * found[6]
         elif settings.soft:
             m_t = _maximum(t, dtype)
@@ -181,7 +187,7 @@ def forward(
             g = gradient_scale.to(dtype).expand(j - i, 1)
             y = None if labels is None else labels[i:j]
             gradient[i:j] = _student_gradient(
-                s, t, m_s, y, pair, b, g, found[4], found[7], settings
+                s, t, m_s, y, pair, b, g, found[4], found[7], settings, use
             )
             if keep is not None:
                 gradient[i:j].masked_fill_(~keep[i:j, None], 0.0)
@@ -202,6 +208,7 @@ def _student_gradient(
     dot: Tensor,
     z_1: Tensor,
     settings: Settings,
+    use: Buffers,
 ) -> Tensor:
     """g · ∂(row loss)/∂z_s for a chunk; β comes from the chain rule, and T² makes it T."""
     divergence, mix, alpha, scaled = settings
@@ -209,7 +216,7 @@ def _student_gradient(
     if pair is not None:
         out = slope(pair, divergence, mix, dot, (1 - alpha) * g * (1 / b if scaled else b))
     elif settings.soft:
-        out = _difference(s, t, m_s.dtype).mul_(-2 * (1 - alpha) * g)
+        out = _difference(s, t, use.scratch).mul_(-2 * (1 - alpha) * g)
     if settings.hard:
         assert labels is not None
         hard = _hard_slope(s - m_s, z_1, labels, alpha * g)
@@ -255,7 +262,7 @@ def backward(
             pair = replace(_pair(s, t, m_s, m_t, None if is_one else b, use), z_s=z_s, z_t=z_t)
         if for_student:
             y = None if labels is None else labels[i:j]
-            out = _student_gradient(s, t, m_s, y, pair, b, g, dot_s, z_1, settings)
+            out = _student_gradient(s, t, m_s, y, pair, b, g, dot_s, z_1, settings, use)
             grad_student[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
         if for_teacher and not settings.soft:
             grad_teacher[i:j] = 0.0
@@ -264,7 +271,7 @@ def backward(
                 scale = (1 - alpha) * g * (1 / b if scaled else b)
                 out = slope_teacher(pair, divergence, mix, dot_t, scale)
             else:
-                out = _difference(s, t, dtype).mul_(2 * (1 - alpha) * g)
+                out = _difference(s, t, use.scratch).mul_(2 * (1 - alpha) * g)
             grad_teacher[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
         if for_beta and pair is not None:
             one = torch.ones_like(b)

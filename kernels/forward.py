@@ -67,8 +67,8 @@ def spread_sweep(
     offsets = tl.arange(0, BLOCK)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, state[1], m_t, state[3])
-        more_s, more_t, more_soft = spread(q, p, log_ratio, mix, DIVERGENCE)
+        _x_s, _x_t, q, p, _log_ratio = soften(s, t, b, m_s, state[1], m_t, state[3])
+        more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
         dot_s += more_s
         dot_t += more_t
         soft += more_soft
@@ -171,8 +171,8 @@ def forward_kernel(
     m_s, z_s, m_t, z_t = maximum(state[0]), state[1], maximum(state[2]), state[3]
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
-            dot_s, dot_t, soft = spread(q, p, log_ratio, mix, DIVERGENCE)
+            _x_s, _x_t, q, p, _log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+            dot_s, dot_t, soft = spread(q, p, mix, DIVERGENCE)
         else:
             dot_s, dot_t, soft = spread_sweep(
                 student, teacher, 0, end, b, state, mix, DIVERGENCE, ACC, BLOCK

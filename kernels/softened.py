@@ -22,13 +22,12 @@ def soften(s, t, beta, m_s, z_s, m_t, z_t):
 
 
 @triton.jit
-def log_mixture(q, p, log_ratio, mix):
-    """log(m / q) for m = mix p + (1 − mix) q, 0 where q = 0: as in `kdlab.divergences`."""
-    near = p <= 2 * q
-    over = tl.where(near, q, p)
-    share = tl.where(near, mix, 1 - mix)
-    out = log1p(share * tl.where(near, p - q, q - p) / tl.where(over == 0, 1.0, over))
-    return tl.where(q == 0, 0.0, tl.where(near, out, out - log_ratio))
+def log_mixture(q, p, mix):
+    """log(m / q) for m = mix p + (1 − mix) q: log1p of the relative difference; finite at q = 0.
+
+    1e-37 stands for the smallest normal number, so that the quotient cannot overflow.
+    """
+    return log1p(mix * (p - q) / tl.maximum(q, 1e-37))
 
 
 @triton.jit
@@ -38,11 +37,11 @@ def sign(x):
 
 
 @triton.jit
-def spread(q, p, log_ratio, mix, DIVERGENCE: tl.constexpr):
+def spread(q, p, mix, DIVERGENCE: tl.constexpr):
     """The sums of a second sweep over one tile: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
     if DIVERGENCE == JS:
-        dot_s = -tl.sum(q * log_mixture(q, p, log_ratio, mix), 0)
-        dot_t = -tl.sum(p * log_mixture(p, q, -log_ratio, 1 - mix), 0)
+        dot_s = -tl.sum(q * log_mixture(q, p, mix), 0)
+        dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 0)
         soft = dot_s * 0
     else:
         dot_s = tl.sum(q * sign(q - p), 0)
@@ -68,7 +67,7 @@ def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
     elif DIVERGENCE == REVERSE_KL:
         out = tl.where(q == 0, q, q * (log_ratio - dot))
     elif DIVERGENCE == JS:
-        out = (1 - mix) * q * (-log_mixture(q, p, log_ratio, mix) - dot)
+        out = (1 - mix) * q * (-log_mixture(q, p, mix) - dot)
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
