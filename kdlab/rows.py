@@ -79,8 +79,11 @@ def _for_each_chunk(
     step = max(1, min(elements // classes, -(-rows // threads)))
     starts = range(0, rows, step)
 
+    # From the caller's heap: that of a thread goes back to the system with the thread.
+    memory = like.new_empty(threads, 6, step, classes)
+
     def run(first: int) -> None:
-        buffers = Buffers(*(like.new_empty(step, classes) for _ in range(6)))
+        buffers = Buffers(*memory[first])
         with torch.no_grad():  # a new thread starts with gradients on
             for start in starts[first::threads]:
                 end = min(start + step, rows)
