@@ -15,12 +15,13 @@ from pathlib import Path
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
-from kdlab.kernels.forward import forward_kernel, part_kernel, spread_kernel
+from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, tile_shape
+from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-# Each way in which the launcher calls a kernel that touches logits, with the flags that it sets.
+# Each way in which the launcher calls a kernel, with the flags that it sets.
 KERNELS = {
     "forward": (forward_kernel, {"GRADIENT": False, "ONE_TILE": False}),
     "forward, one tile": (forward_kernel, {"GRADIENT": False, "ONE_TILE": True}),
@@ -28,6 +29,8 @@ KERNELS = {
     "forward + gradient, one tile": (forward_kernel, {"GRADIENT": True, "ONE_TILE": True}),
     "part of a row": (part_kernel, {}),
     "second sweep of a part": (spread_kernel, {}),
+    "join of the parts": (join_kernel, {}),
+    "scale in place": (scale_kernel, {}),
     "backward": (backward_kernel, {"FOR_STUDENT": True, "FOR_TEACHER": False, "FOR_BETA": False}),
     "backward, all three": (
         backward_kernel,
@@ -40,6 +43,8 @@ def runs(kernel: str, divergence: str) -> bool:
     """Whether the launcher ever calls this kernel for this divergence."""
     if kernel == "second sweep of a part":
         return divergence in ("js", "tv")
+    if kernel == "scale in place":
+        return divergence == "kl"  # it knows of none
     return not (kernel == "backward, all three" and divergence == "mse_logits")
 
 
@@ -52,6 +57,8 @@ _ALIGNED = {
     "student",
     "teacher",
     "grad",
+    "gradient",
+    "n",
     "grad_student",
     "grad_teacher",
     "student_stride",
@@ -87,6 +94,8 @@ def compile_kernel(
     """Compile one configuration for sm_<architecture> and read its resources; needs no GPU."""
     function, flags = KERNELS[kernel]
     block, warps = tile_shape(block, divergence)
+    if kernel == "join of the parts":
+        warps = 1
     flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
@@ -98,8 +107,9 @@ def compile_kernel(
     }
     names = function.arg_names
     constants = {name: value for name, value in flags.items() if name in names}
-    logits = ("student", "teacher", "grad", "grad_student", "grad_teacher")
+    logits = ("student", "teacher", "grad", "grad_student", "grad_teacher", "gradient")
     numbers = ("beta", "loss", "stats", "grad_loss", "grad_scale", "states", "sums", "beta_parts")
+    numbers += ("factor",)
     types = {"labels": "*i64", "keep": "*i1", "label_weight": "fp32", "mix": "fp32"}
     types |= dict.fromkeys(logits, DTYPES[dtype]) | dict.fromkeys(numbers, "*fp32")
     types |= dict.fromkeys(constants, "constexpr")
