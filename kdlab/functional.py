@@ -71,7 +71,7 @@ def distillation_loss(
     "js"          see below            GKD (Agarwal et al. 2024), generalised Jensen-Shannon
     "mse"         Σ (p − q)²           the article's L_teach on softened outputs
     "mse_logits"  Σ (z_t − z_s)²       L_teach on raw outputs; Ba and Caruana 2014 (β, T² unused)
-    "tv"          ½ Σ |p − q|          total variation (Wen et al. 2023)
+    "tv"          ½ ‖p − q‖₁           total variation (Wen et al. 2023)
     ============  ===================  ==========================================================
 
     and js = mix · KL(p ‖ m) + (1 − mix) · KL(q ‖ m) with m = mix · p + (1 − mix) · q. Numbers are

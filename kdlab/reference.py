@@ -79,7 +79,7 @@ def js(
 
 
 def tv(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """½ Σ |p − q|: total variation, the largest difference in probability of any set of classes.
+    """½ ‖p − q‖₁: total variation, the largest difference in probability of any set of classes.
 
     Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", ACL
     2023, use it to distil language models.

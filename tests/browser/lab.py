@@ -96,6 +96,8 @@ class NotebookPage:
         )
         light = str("Dark" not in theme).lower()
         self.page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached")
+        # JupyterLab's splash fades over the page for a moment.
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def close(self) -> None:
         """End the kernel and close the page."""
