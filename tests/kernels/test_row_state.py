@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kdlab.kernels.forward import load_state
 from kdlab.kernels.row_state import (
     FIELDS,
     KL,
@@ -42,36 +43,10 @@ def states_kernel(s, t, out, beta, DIVERGENCE: tl.constexpr, BLOCK: tl.constexpr
 
 @triton.jit
 def combine_kernel(x, y, out, value, beta, DIVERGENCE: tl.constexpr, FIRST_EMPTY: tl.constexpr):
-    a = (
-        tl.load(x + 0),
-        tl.load(x + 1),
-        tl.load(x + 2),
-        tl.load(x + 3),
-        tl.load(x + 4),
-        tl.load(x + 5),
-        tl.load(x + 6),
-        tl.load(x + 7),
-        tl.load(x + 8),
-        tl.load(x + 9),
-        tl.load(x + 10),
-        tl.load(x + 11),
-    )
+    a = load_state(x)
     if FIRST_EMPTY:
         a = empty(tl.float64)
-    b = (
-        tl.load(y + 0),
-        tl.load(y + 1),
-        tl.load(y + 2),
-        tl.load(y + 3),
-        tl.load(y + 4),
-        tl.load(y + 5),
-        tl.load(y + 6),
-        tl.load(y + 7),
-        tl.load(y + 8),
-        tl.load(y + 9),
-        tl.load(y + 10),
-        tl.load(y + 11),
-    )
+    b = load_state(y)
     c = combine(a, b, beta, DIVERGENCE, True, True)
     for k in tl.static_range(12):
         tl.store(out + k, c[k])
