@@ -7,12 +7,14 @@ the careful form for half precision, which converts first.
 
 import importlib.util
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import kdlab
+from kdlab import functional
 
 TEMPERATURE = 2.0
 MIX = 0.5
@@ -102,12 +104,30 @@ def _kdlab(divergence: str) -> Loss:
     )
 
 
+def _kdlab_that_makes_its_gradient(in_forward: bool) -> Callable[[str], Loss]:
+    """kdlab with `gradient_in_forward` overruled: these two say what that rule should say."""
+
+    def rule(student: Tensor, *_: Tensor) -> bool:
+        return in_forward and student.requires_grad and torch.is_grad_enabled()
+
+    def make(divergence: str) -> Loss:
+        def loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+            with patch.object(functional, "gradient_in_forward", rule):
+                return _kdlab(divergence)(z_s, z_t)
+
+        return loss
+
+    return make
+
+
 PEERS: dict[str, Callable[[str], Loss]] = {
     "eager": _eager,
     "eager fp32": _eager_fp32,
     "torch.compile": _compiled,
     "liger": _liger,
     "kdlab": _kdlab,
+    "kdlab, gradient in forward": _kdlab_that_makes_its_gradient(in_forward=True),
+    "kdlab, gradient in backward": _kdlab_that_makes_its_gradient(in_forward=False),
 }
 
 
@@ -115,6 +135,8 @@ def not_run(peer: str, divergence: str, dtype: str, device: str) -> str | None:
     """Why this peer can't be measured here, or None."""
     if peer == "eager fp32" and dtype == "fp32":
         return "not run: the same as eager"
+    if "gradient in" in peer and (device == "cpu" or dtype == "fp16"):
+        return "not run: the rule has no choice to make here"
     if peer == "liger":
         if divergence in ("mse", "mse_logits"):
             return "not run: Liger has no such loss"
