@@ -15,7 +15,6 @@ STUDENT = "#E69F00"
 GRADIENT = "#009E73"
 LOSS = "#D55E00"
 POINT = "#CC79A7"
-SKY = "#56B4E9"
 GREY = "#808080"
 
 # How far below an axis its label stands, clear of the numbers at the ticks.
