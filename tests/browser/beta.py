@@ -8,9 +8,11 @@ from playwright.sync_api import Locator
 from torch import Tensor
 
 import kdlab
+from kdlab.functional import DIVERGENCES
+from kdlab.metrics import entropy
 from kdlab.widgets import look
 from tests.browser import marks
-from tests.browser.controls import eventually
+from tests.browser.controls import drag, eventually, expect_says, handle, moved, reading, write
 
 CLASS = "kdlab-beta-explorer"
 BETA, EXAMPLE = "β (inverse temperature)", "Example"
@@ -27,19 +29,6 @@ explorer = BetaExplorer(
     digits.image_shape, beta=0.25,
 )
 explorer"""
-
-
-def handle(widget: Locator, name: str) -> Locator:
-    return widget.get_by_role("slider", name=name, exact=True)
-
-
-def expect_says(slider: Locator, text: str) -> None:
-    """Wait until the slider's handle reports this value."""
-
-    def says() -> None:
-        assert slider.get_attribute("aria-valuetext") == text
-
-    eventually(says)
 
 
 def check(widget: Locator, logits: tuple[Tensor, Tensor], *, example: int = 0, **settings) -> None:
@@ -72,3 +61,68 @@ def check(widget: Locator, logits: tuple[Tensor, Tensor], *, example: int = 0, *
         assert float(said.group(1)) == pytest.approx(loss.item(), rel=1e-3)
 
     eventually(compare)
+
+
+def chosen(widget: Locator) -> int:
+    """The example that the slider has come to."""
+    return round(reading(handle(widget, EXAMPLE)))
+
+
+def by_mouse(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
+    """Every control by the mouse, from the state in which the widget opens and back to it."""
+    check(widget, logits)
+    beta, example = handle(widget, BETA), handle(widget, EXAMPLE)
+    assert moved(beta, lambda: drag(beta, -40)) < 0.25
+    check(widget, logits)
+    choice = widget.get_by_label("Divergence")
+    offered = choice.locator("option").all_text_contents()
+    assert set(offered) == set(DIVERGENCES)
+    for divergence in offered:
+        choice.select_option(divergence)
+        check(widget, logits, divergence=divergence)
+    choice.select_option("kl")
+    scaling = widget.get_by_label("Multiply the loss by T²")
+    scaling.click()
+    check(widget, logits, temperature_scaling=False)
+    scaling.click()
+    moved(example, lambda: drag(example, 60))
+    check(widget, logits, example=chosen(widget))
+    order = widget.get_by_label("Order")
+    order.select_option("where the teacher hesitates first")
+    check(widget, logits, example=entropy(kdlab.soften(logits[1])).argmax().item())
+    order.select_option(index=0)
+    write(widget, f"{EXAMPLE}, typed", "0")
+    write(widget, f"{BETA}, typed", "0.25")
+    check(widget, logits)
+
+
+def by_keyboard(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
+    """Every control by keys, from the state in which the widget opens and back to it."""
+    check(widget, logits)
+    beta, example = handle(widget, BETA), handle(widget, EXAMPLE)
+    for key, value in (("ArrowLeft", "0.229"), ("ArrowRight", "0.250"), ("End", "8.000")):
+        beta.press(key)
+        expect_says(beta, value)
+        check(widget, logits)
+    write(widget, f"{BETA}, typed", "0.5")
+    expect_says(beta, "0.500")
+    check(widget, logits)
+    choice = widget.get_by_label("Divergence")
+    choice.press("m")
+    check(widget, logits, divergence="mse")
+    choice.press("Home")
+    scaling = widget.get_by_label("Multiply the loss by T²")
+    scaling.press("Space")
+    check(widget, logits, temperature_scaling=False)
+    scaling.press("Space")
+    example.press("ArrowRight")
+    check(widget, logits, example=1)
+    write(widget, f"{EXAMPLE}, typed", "7")
+    check(widget, logits, example=7)
+    order = widget.get_by_label("Order")
+    order.press("ArrowDown")
+    check(widget, logits, example=entropy(kdlab.soften(logits[1])).argmax().item())
+    order.press("ArrowUp")
+    write(widget, f"{EXAMPLE}, typed", "0")
+    write(widget, f"{BETA}, typed", "0.25")
+    check(widget, logits)

@@ -37,6 +37,15 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """As many threads as the served kernels have: the same sums, the same training."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="package")
 def lab(browser, tmp_path_factory):
     """A JupyterLab of the tests' own: (address, the folder it serves)."""

@@ -1,9 +1,10 @@
 """What people do to a widget, and what a screen reader or a narrow page makes of it."""
 
+import re
 import time
 from collections.abc import Callable
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 ROLES = ("slider", "combobox", "checkbox", "radio", "button", "textbox", "spinbutton", "listbox")
 
@@ -29,6 +30,91 @@ def drag(handle: Locator, pixels: float, steps: int = 10) -> None:
     mouse.down()
     mouse.move(x + pixels, y, steps=steps)
     mouse.up()
+
+
+def handle(widget: Locator, name: str) -> Locator:
+    """A slider's handle."""
+    return widget.get_by_role("slider", name=name, exact=True)
+
+
+def reading(slider: Locator) -> float:
+    """The value that the slider shows, once its handle reports the same to a screen reader."""
+    in_slider = "handle => handle.closest('.widget-slider').querySelector('.widget-readout')"
+    shown = ""
+
+    def agree() -> None:
+        nonlocal shown
+        shown = slider.evaluate(f"handle => ({in_slider})(handle).textContent")
+        assert slider.get_attribute("aria-valuetext") == shown
+
+    eventually(agree)
+    return float(shown.replace("−", "-"))
+
+
+def expect_says(slider: Locator, text: str) -> None:
+    """Wait until the slider's handle reports this value."""
+
+    def says() -> None:
+        assert slider.get_attribute("aria-valuetext") == text
+
+    eventually(says)
+
+
+def expect_text(widget: Locator, words: str, seconds: float = 30) -> None:
+    """Wait until the widget shows these words."""
+
+    def shows() -> None:
+        assert words in widget.inner_text()
+
+    eventually(shows, seconds)
+
+
+def number(widget: Locator, pattern: str) -> float:
+    """The number in the widget's text that the pattern's group captures."""
+    found = re.search(pattern, widget.inner_text())
+    assert found, widget.inner_text()
+    return float(found.group(1).replace("−", "-"))
+
+
+def moved(slider: Locator, move: Callable[[], None]) -> float:
+    """The slider's new value, once the move has changed it."""
+    before = reading(slider)
+    move()
+
+    def has_moved() -> None:
+        assert reading(slider) != before
+
+    eventually(has_moved)
+    return reading(slider)
+
+
+def write(widget: Locator, name: str, text: str) -> None:
+    """Write over what is in a field, and press Enter."""
+    field = widget.get_by_role("textbox", name=name, exact=True)
+    field.press("ControlOrMeta+a")
+    field.press_sequentially(text)
+    field.press("Enter")
+
+
+def spin(widget: Locator, name: str, times: int = 1) -> None:
+    """Click on the upper one of a number field's two arrows, which come when the mouse does."""
+    field = widget.get_by_role("spinbutton", name=name, exact=True)
+    field.hover()
+    box = field.bounding_box()
+    for _ in range(times):
+        field.page.mouse.click(box["x"] + box["width"] - 8, box["y"] + 0.3 * box["height"])
+
+
+def click(widget: Locator, name: str) -> None:
+    """A button, by mouse."""
+    widget.get_by_role("button", name=name, exact=True).click()
+
+
+def enter(widget: Locator, name: str) -> None:
+    """A button, by keyboard, once it is enabled: before, it cannot have the focus."""
+    button = widget.get_by_role("button", name=name, exact=True)
+    expect(button).to_be_enabled()
+    button.press("Enter")
 
 
 def accessible_controls(widget: Locator) -> list[tuple[str, str]]:

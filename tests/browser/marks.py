@@ -25,6 +25,7 @@ BARS = """figure => {
       return {
         value: side * height * Math.abs(worth),
         colour: getComputedStyle(bar).fill,
+        opacity: Number(getComputedStyle(bar).opacity),
         left: bar.getBoundingClientRect().left,
       };
     })),
@@ -33,9 +34,19 @@ BARS = """figure => {
 
 
 def bars(figure: Locator) -> tuple[list[str], list[list[dict]]]:
-    """Names on the x axis, and for each of them its bars from left to right: value and colour."""
+    """Names on the x axis, and for each of them its bars from left to right: value,
+    colour and opacity."""
     drawn = figure.evaluate(BARS)
     return drawn["names"], [sorted(group, key=lambda bar: bar["left"]) for group in drawn["bars"]]
+
+
+def table(widget: Locator) -> dict[str, list[str]]:
+    """The cells of the widget's table by the header of their row."""
+    rows = widget.locator("tr:has(th[scope=row])").evaluate_all(
+        """rows => rows.map(row => [row.querySelector("th").textContent.trim(),
+          [...row.querySelectorAll("td")].map(cell => cell.textContent)])"""
+    )
+    return dict(rows)
 
 
 def rgb(colour: str) -> str:
@@ -47,58 +58,92 @@ def rgb(colour: str) -> str:
     return f"rgb({', '.join(str(int(part, 16)) for part in re.findall('..', colour[1:]))})"
 
 
-def lines(figure: Locator) -> dict[str, list[float]]:
-    """The y values of each visible line, by its colour."""
+# What a position in the figure is worth, from two ticks of each axis. A colour axis has ticks too,
+# right of the figure's own; with log scales equal distances are equal ratios.
+PLACES = """(figure, log) => {
+  const number = text => Number(text.replace("−", "-").replace("%", ""))
+    / (text.endsWith("%") ? 100 : 1);
+  const middle = (node, side) => {
+    const box = node.getBoundingClientRect();
+    return side === "x" ? (box.left + box.right) / 2 : (box.top + box.bottom) / 2;
+  };
+  const axes = [...figure.querySelectorAll("g.axis")].map(axis =>
+    [...axis.querySelectorAll("g.tick")].filter(tick => tick.textContent)
+      .map(tick => ({value: number(tick.textContent), line: tick.querySelector("line")})))
+    .filter(ticks => ticks.length > 1);
+  const place = side => {
+    const apart = ticks => Math.abs(middle(ticks[0].line, side) - middle(ticks[1].line, side)) > 1;
+    const [ticks] = axes.filter(apart)
+      .sort((one, other) => middle(one[0].line, "x") - middle(other[0].line, "x"));
+    const [bend, back] = log.includes(side) ? [Math.log, Math.exp] : [v => v, v => v];
+    const [low, high] = [ticks[0], ticks.at(-1)];
+    const [from, to] = [middle(low.line, side), middle(high.line, side)];
+    const worth = (bend(high.value) - bend(low.value)) / (to - from);
+    return pixel => back(bend(low.value) + worth * (pixel - from));
+  };
+  return {x: place("x"), y: place("y"), middle};
+}"""
+
+
+def lines(figure: Locator, log: str = "") -> dict[str, list[tuple[float, float]]]:
+    """The points (x, y) of each visible line, in the axes' units, by its colour; the longest where
+    several have one colour. log: the axes, of "x" and "y", that are logarithmic."""
     drawn = figure.evaluate(
-        """figure => {
-          const value = text => Number(text.replace("−", "-").replace("%", ""))
-            / (text.endsWith("%") ? 100 : 1);
-          const at = tick => tick.transform.baseVal.consolidate().matrix.f - 0.5;
-          const ticks = [...figure.querySelectorAll("g.axis")]
-            .map(axis => [...axis.querySelectorAll("g.tick")])
-            .find(ticks => ticks.length > 1 && at(ticks[0]) !== at(ticks[1]));
-          const [low, high] = [ticks[0], ticks.at(-1)];
-          const worth = (value(high.textContent) - value(low.textContent)) / (at(high) - at(low));
+        f"""(figure, log) => {{
+          const {{x, y}} = ({PLACES})(figure, log);
           return [...figure.querySelectorAll("path.line")]
             .filter(line => line.getAttribute("d") && getComputedStyle(line).opacity !== "0")
-            .map(line => [getComputedStyle(line).stroke, line.getAttribute("d").slice(1)
-              .split("L").map(pair => value(low.textContent)
-                + worth * (Number(pair.split(",")[1]) - at(low)))]);
-        }"""
+            .map(line => {{
+              const onScreen = line.getScreenCTM();
+              return [getComputedStyle(line).stroke, line.getAttribute("d").replace(/^M|Z$/g, "")
+                .split("L").map(pair => {{
+                  const point = new DOMPoint(...pair.split(",").map(Number));
+                  const at = point.matrixTransform(onScreen);
+                  return [x(at.x), y(at.y)];
+                }})];
+            }});
+        }}""",
+        log,
     )
-    return dict(drawn)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for colour, points in drawn:
+        found[colour] = max(found.get(colour, []), [tuple(p) for p in points], key=len)
+    return found
 
 
-def points(figure: Locator) -> dict[str, tuple[float, float]]:
-    """Where each visible scatter point lies, in the axes' units, by its colour."""
+def points(figure: Locator, log: str = "") -> dict[str, tuple[float, float]]:
+    """Where each visible scatter point lies, in the axes' units, by its colour; `log` as above."""
     drawn = figure.evaluate(
-        """figure => {
-          const middle = (node, side) => {
-            const box = node.getBoundingClientRect();
-            return side === "x" ? (box.left + box.right) / 2 : (box.top + box.bottom) / 2;
-          };
-          const place = (ticks, side) => {
-            const value = tick => Number(tick.textContent.replace("−", "-"));
-            const at = tick => middle(tick.querySelector("line"), side);
-            const [low, high] = [ticks[0], ticks.at(-1)];
-            const worth = (value(high) - value(low)) / (at(high) - at(low));
-            return pixel => value(low) + worth * (pixel - at(low));
-          };
-          const axes = [...figure.querySelectorAll("g.axis")]
-            .map(axis => [...axis.querySelectorAll("g.tick")]).filter(ticks => ticks.length > 1);
-          // A colour axis has ticks too; it stands right of the one that is meant.
-          const apart = (ticks, side) => Math.abs(middle(ticks[0].querySelector("line"), side)
-            - middle(ticks[1].querySelector("line"), side)) > 1;
-          const x = axes.find(ticks => apart(ticks, "x"));
-          const [y] = axes.filter(ticks => apart(ticks, "y"))
-            .sort((one, other) => middle(one[0], "x") - middle(other[0], "x"));
+        f"""(figure, log) => {{
+          const {{x, y, middle}} = ({PLACES})(figure, log);
           return [...figure.querySelectorAll("path.dot")]
             .filter(dot => getComputedStyle(dot).opacity !== "0")
-            .map(dot => [getComputedStyle(dot).fill,
-              [place(x, "x")(middle(dot, "x")), place(y, "y")(middle(dot, "y"))]]);
-        }"""
+            .map(dot => [getComputedStyle(dot).fill, [x(middle(dot, "x")), y(middle(dot, "y"))]]);
+        }}""",
+        log,
     )
     return {colour: tuple(point) for colour, point in drawn}
+
+
+def heat_map(figure: Locator, columns: int, rows: int) -> list[list[tuple[int, int, int]]]:
+    """The colour (red, green, blue) in the middle of each cell, rows from the top."""
+    drawn = figure.evaluate(
+        """async (figure, [columns, rows]) => {
+          const heat = figure.querySelector("image.heatmap"), picture = new Image();
+          picture.src = heat.getAttribute("href");
+          await picture.decode();
+          const canvas = new OffscreenCanvas(picture.width, picture.height);
+          const paper = canvas.getContext("2d");
+          paper.drawImage(picture, 0, 0);
+          const {data, width, height} = paper.getImageData(0, 0, picture.width, picture.height);
+          const at = (row, column) => 4 * (width * Math.floor((row + 0.5) * height / rows)
+            + Math.floor((column + 0.5) * width / columns));
+          return Array.from({length: rows}, (_, row) => Array.from({length: columns},
+            (_, column) => [...data.slice(at(row, column), at(row, column) + 3)]));
+        }""",
+        [columns, rows],
+    )
+    return [[tuple(cell) for cell in row] for row in drawn]
 
 
 def picture(figure: Locator) -> list[list[float]]:

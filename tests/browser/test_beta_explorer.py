@@ -3,16 +3,14 @@
 import pytest
 import torch
 
-import kdlab
 from kdlab import data
-from kdlab.metrics import entropy
 from tests.browser import marks
-from tests.browser.beta import BETA, CLASS, EXAMPLE, check, expect_says, handle
+from tests.browser.beta import BETA, CLASS, EXAMPLE, by_keyboard, by_mouse, check
 from tests.browser.controls import (
     accessible_controls,
     check_legible_at_700_pixels,
-    drag,
-    eventually,
+    expect_says,
+    handle,
     tab_stops,
 )
 
@@ -49,68 +47,12 @@ def test_the_digit_stands_upright(explorer):
     assert torch.corrcoef(torch.stack((drawn.flatten(), given.flatten())))[0, 1] > 0.95
 
 
-def test_beta_by_keyboard(explorer, logits):
-    beta = handle(explorer, BETA)
-    for key, value in (("ArrowLeft", "0.229"), ("ArrowRight", "0.250"), ("End", "8.000")):
-        beta.press(key)
-        expect_says(beta, value)
-        check(explorer, logits)
+def test_every_control_by_mouse(explorer, logits):
+    by_mouse(explorer, logits)
 
 
-def test_beta_by_mouse(explorer, logits):
-    beta = handle(explorer, BETA)
-    drag(beta, -40)
-    eventually(lambda: moved_left(beta))
-    check(explorer, logits)
-
-
-def moved_left(beta):
-    assert float(beta.get_attribute("aria-valuetext")) < 0.25
-
-
-def test_beta_typed_into_the_readout(explorer, logits):
-    typed = explorer.get_by_role("textbox", name=f"{BETA}, typed")
-    typed.fill("0.5")
-    typed.press("Enter")
-    expect_says(handle(explorer, BETA), "0.500")
-    check(explorer, logits)
-
-
-def test_every_divergence(explorer, logits):
-    choice = explorer.get_by_label("Divergence")
-    offered = choice.locator("option").all_text_contents()
-    assert {"kl", "mse", "mse_logits"} <= set(offered)
-    for divergence in offered:
-        choice.select_option(divergence)
-        check(explorer, logits, divergence=divergence)
-
-
-def test_divergence_by_keyboard(explorer, logits):
-    explorer.get_by_label("Divergence").press("m")
-    check(explorer, logits, divergence="mse")
-
-
-def test_temperature_scaling_by_mouse_and_keyboard(explorer, logits):
-    scaling = explorer.get_by_label("Multiply the loss by T²")
-    scaling.click()
-    check(explorer, logits, temperature_scaling=False)
-    scaling.press("Space")
-    check(explorer, logits, temperature_scaling=True)
-
-
-def test_example_by_keyboard_and_mouse(explorer, logits):
-    example = handle(explorer, EXAMPLE)
-    example.press("ArrowRight")
-    check(explorer, logits, example=1)
-    drag(example, 60)
-    chosen = round(float(example.get_attribute("aria-valuenow")))
-    assert chosen > 1
-    check(explorer, logits, example=chosen)
-
-
-def test_hesitant_examples_first(explorer, logits):
-    explorer.get_by_label("Order").select_option("where the teacher hesitates first")
-    check(explorer, logits, example=entropy(kdlab.soften(logits[1])).argmax().item())
+def test_every_control_by_keyboard(explorer, logits):
+    by_keyboard(explorer, logits)
 
 
 def test_python_moves_the_page(explorer, notebook, logits):

@@ -2,11 +2,15 @@
 
 import nbformat
 import pytest
-import torch
 
-from tests.browser import serving
-from tests.browser.beta import BETA, CLASS, check, handle
-from tests.browser.controls import accessible_controls, contrasts, drag, eventually, overflow
+from tests.browser import instruments, serving
+from tests.browser.beta import BETA, CLASS, by_keyboard, by_mouse, check
+from tests.browser.controls import (
+    accessible_controls,
+    contrasts,
+    eventually,
+    overflow,
+)
 from tests.browser.lab import HARMLESS, listen
 
 # Voilà's template asks a CDN for icons that this page has none of; without a network that fails.
@@ -18,11 +22,9 @@ def trained():
     """(student_logits, teacher_logits): the laboratory's own cells, run here in the same way."""
     notebook = nbformat.read(serving.ROOT / "notebooks/laboratory.ipynb", 4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    threads, names = torch.get_num_threads(), {}
-    torch.set_num_threads(1)  # as many as the served kernel has: the same sums, the same weights
+    names: dict = {}
     for cell in cells[:2]:  # imports, training
         exec(cell.source, names)
-    torch.set_num_threads(threads)
     x = names["digits"].x_test
     return names["predict"](names["student"], x), names["predict"](names["teacher"], x)
 
@@ -56,11 +58,38 @@ def test_shows_the_widgets_and_no_code(page, explorer, trained, artifact):
     assert page.problems == []
 
 
-def test_follows_keyboard_and_mouse(page, explorer, trained):
-    handle(explorer, BETA).press("ArrowRight")
-    check(explorer, trained)
-    drag(handle(explorer, BETA), -40)
-    check(explorer, trained)
+def test_beta_explorer_by_mouse_and_keyboard(page, explorer, trained):
+    by_mouse(explorer, trained)
+    by_keyboard(explorer, trained)
+    assert page.problems == []
+
+
+def test_each_widget_stands_under_its_heading(page):
+    """Voilà finds a cell's place by counting: a cell that is left out would shift all after it."""
+    page.locator(f".{instruments.CLASSES[1]}").wait_for(state="attached", timeout=300_000)
+    found = page.evaluate(
+        """() => [...document.querySelectorAll("h2, .kdlab")].map(node => node.matches("h2")
+          ? node.textContent : [...node.classList].find(name => name.startsWith("kdlab-")))"""
+    )
+    assert found == [
+        "What β does to one example¶", CLASS,
+        "How β bends the loss¶", "kdlab-loss-landscape",
+        "Students race¶", "kdlab-distillation-race",
+        "Which β?¶", "kdlab-beta-sweep",
+        "Inside the kernel¶", "kdlab-kernel-stepper",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("css_class", instruments.CLASSES)
+def test_the_other_instruments_by_mouse_and_keyboard(page, css_class):
+    def widget_of(css_class):
+        widget = page.locator(f".{css_class}")
+        widget.wait_for(timeout=300_000)  # the page's later cells may still be running
+        widget.scroll_into_view_if_needed()  # bqplot draws what is in view
+        widget.locator("svg.svg-figure").first.wait_for()
+        return widget
+
+    instruments.use(css_class, widget_of)
     assert page.problems == []
 
 

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.browser.beta import BETA, CLASS, check, handle
+from tests.browser.beta import BETA, CLASS, check
+from tests.browser.controls import handle
 
 STEPS = 40
 DRAG_SECONDS = 5
