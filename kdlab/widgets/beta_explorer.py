@@ -11,6 +11,7 @@ from kdlab.widgets import look
 from kdlab.widgets.beta_numbers import DIVERGENCES, measure
 from kdlab.widgets.beta_view import BetaView, shown_classes
 from kdlab.widgets.examples import check_examples
+from kdlab.widgets.one_thread import OneThread
 
 # Powers of two, so that the slider stops at β = 1, 1/2, 1/4 exactly; eight steps to a doubling.
 LOWEST, HIGHEST, STEP = -5, 3, 0.125
@@ -170,12 +171,13 @@ class BetaExplorer(ipywidgets.VBox):
         )
         self._position.disabled = last == 0
         self._order = look.dropdown("Order", ORDERS, self.order, "300px")
-        traitlets.link((self, "beta"), (self._beta, "value"))
-        traitlets.link((self, "divergence"), (self._divergence, "value"))
-        traitlets.link((self, "mix"), (self._mix, "value"))
-        traitlets.link((self, "temperature_scaling"), (self._scaling, "value"))
-        traitlets.link((self, "order"), (self._order, "value"))
-        self._position.observe(self._example_from_position, "value")
+        thread = OneThread()
+        thread.link(self, "beta", self._beta)
+        thread.link(self, "divergence", self._divergence)
+        thread.link(self, "mix", self._mix)
+        thread.link(self, "temperature_scaling", self._scaling)
+        thread.link(self, "order", self._order)
+        thread.observe(self._position, lambda _: self._example_from_position())
         self.observe(self._position_from_example, "example")
         self.observe(self._reorder, "order")
         rows = (
@@ -185,8 +187,8 @@ class BetaExplorer(ipywidgets.VBox):
         )
         return [ipywidgets.HBox(row, layout=ipywidgets.Layout(**look.WRAP)) for row in rows]
 
-    def _example_from_position(self, change: Any) -> None:
-        self.example = self._sequences[self.order][change.new]
+    def _example_from_position(self) -> None:
+        self.example = self._sequences[self.order][self._position.value]
 
     def _position_from_example(self, change: Any) -> None:
         self._position.value = self._sequences[self.order].index(change.new)
@@ -195,10 +197,8 @@ class BetaExplorer(ipywidgets.VBox):
         # Who asks for the hesitant ones wants to see the first of them; who goes back stays.
         first = self._sequences["hesitant"][0]
         target = first if change.new == "hesitant" else self.example
-        self._position.unobserve(self._example_from_position, "value")
         self._position.value = self._sequences[self.order].index(target)
-        self._position.observe(self._example_from_position, "value")
-        self.example = target
+        self._example_from_position()
 
     def _redraw_example(self, _change: Any = None) -> None:
         rank = self._sequences["hesitant"].index(self.example) + 1

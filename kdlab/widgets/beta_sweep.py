@@ -324,7 +324,9 @@ class BetaSweep(TrainingSettings):
             button_style="primary",
             layout=look.control_layout("90px"),
         )
-        self._run.on_click(lambda _: self.cancel() if self._slices.running else self.start())
+        self._thread.on_click(
+            self._run, lambda: self.cancel() if self._slices.running else self.start()
+        )
         self._progress = ipywidgets.FloatProgress(
             min=0,
             max=1,

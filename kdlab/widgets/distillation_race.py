@@ -118,7 +118,8 @@ class DistillationRace(TrainingSettings):
         check_student(self._room, self.width)
         self._teacher_accuracy = accuracy(self._room.test_targets, self._room.data.y_test)
         self._make_buttons()
-        self._view = RaceView(self._steps, self._teacher_accuracy, self._draw)
+        self._view = RaceView(self._steps, self._teacher_accuracy)
+        self._thread.observe(self._view.loss_shown, lambda _: self._draw())
         self._new_race()
         self.observe(self._follow_step_setting, ["lr", "label_weight", "divergence"])
         self.observe(self._follow_betas, "betas")
@@ -273,7 +274,7 @@ class DistillationRace(TrainingSettings):
             made = ipywidgets.Button(
                 description=words, tooltip=tip, layout=look.control_layout("90px"), **more
             )
-            made.on_click(lambda _: act())
+            self._thread.on_click(made, act)
             return made
 
         # One button starts and pauses, so that the keyboard's focus stays on it.

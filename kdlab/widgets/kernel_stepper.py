@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdlab.functional import distillation_loss
 from kdlab.widgets import look, row_walk
+from kdlab.widgets.one_thread import OneThread
 from kdlab.widgets.row_examples import example_rows
 from kdlab.widgets.stepper_view import StepperView
 
@@ -186,13 +187,14 @@ class KernelStepper(ipywidgets.VBox):
                 ("Reset", "Back to the empty state"),
             )
         ]
+        thread = OneThread()
         actions = (self.back, self.step, self.reset)
         for button, action in zip(self._buttons, actions, strict=True):
-            button.on_click(lambda _, act=action: act())
-        traitlets.link((self, "row"), (self._row, "value"))
-        traitlets.link((self, "tile"), (self._tile, "value"))
-        traitlets.link((self, "beta"), (self._beta, "value"))
-        traitlets.link((self, "position"), (self._position, "value"))
+            thread.on_click(button, action)
+        thread.link(self, "row", self._row)
+        thread.link(self, "tile", self._tile)
+        thread.link(self, "beta", self._beta)
+        thread.link(self, "position", self._position)
         rows = (
             [self._row, self._tile],
             [self._beta],

@@ -4,11 +4,11 @@ import html
 from typing import Any
 
 import ipywidgets
-import traitlets
 
 from kdlab.widgets import landscape_view, look
 from kdlab.widgets.beta_numbers import DIVERGENCES, loss_name
 from kdlab.widgets.descent import Descent
+from kdlab.widgets.one_thread import OneThread
 from kdlab.widgets.surface import Minimum, Surface
 
 # Powers of two. Curvatures on the map go from thousandths to tens, hence the learning rates.
@@ -19,7 +19,7 @@ LEARNING_RATES, LEARNING_RATE_STEP = (-5, 9), 0.5
 class LandscapeControls:
     """Linked to the landscape's traits; `show_minimum` and `show_student` write the numbers."""
 
-    def __init__(self, landscape: Any, surface: Surface) -> None:
+    def __init__(self, landscape: Any, surface: Surface, thread: OneThread) -> None:
         self._landscape, self._rows = landscape, len(surface.x)
         self.beta = look.beta_slider(landscape.beta, *BETAS, BETA_STEP)
         self._temperature = ipywidgets.HTML()
@@ -57,15 +57,15 @@ class LandscapeControls:
         self.step_button = _button("One step", "One step of gradient descent")
         self.clear_button = _button("Clear", "Take the student off the map")
         self._student, self._minimum = ipywidgets.HTML(), ipywidgets.HTML()
-        traitlets.link((landscape, "beta"), (self.beta, "value"))
-        traitlets.link((landscape, "divergence"), (self.divergence, "value"))
-        traitlets.link((landscape, "temperature_scaling"), (self.scaling, "value"))
-        traitlets.link((landscape, "hold_colours"), (self.hold, "value"))
-        traitlets.link((landscape, "learning_rate"), (self.rate, "value"))
-        traitlets.link((landscape, "running"), (self.run, "value"))
-        self.drop_button.on_click(lambda _: self.drop(self.a.value, self.b.value))
-        self.step_button.on_click(lambda _: landscape.descend(1))
-        self.clear_button.on_click(lambda _: landscape.clear())
+        thread.link(landscape, "beta", self.beta)
+        thread.link(landscape, "divergence", self.divergence)
+        thread.link(landscape, "temperature_scaling", self.scaling)
+        thread.link(landscape, "hold_colours", self.hold)
+        thread.link(landscape, "learning_rate", self.rate)
+        thread.link(landscape, "running", self.run)
+        thread.on_click(self.drop_button, lambda: self.drop(self.a.value, self.b.value))
+        thread.on_click(self.step_button, lambda: landscape.descend(1))
+        thread.on_click(self.clear_button, landscape.clear)
 
     def drop(self, a: float, b: float) -> None:
         """Drop a student and let it descend, as a click or the button asks."""

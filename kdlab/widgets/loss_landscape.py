@@ -14,6 +14,7 @@ from kdlab.widgets.beta_numbers import DIVERGENCES
 from kdlab.widgets.descent import Descent
 from kdlab.widgets.examples import check_examples
 from kdlab.widgets.later import Later
+from kdlab.widgets.one_thread import OneThread
 from kdlab.widgets.plane import Plane, digits_plane
 from kdlab.widgets.surface import Surface
 
@@ -99,8 +100,9 @@ class LossLandscape(ipywidgets.VBox):
         self.beta, self.divergence = beta, divergence
         self.temperature_scaling, self.learning_rate = temperature_scaling, learning_rate
         self._view = landscape_view.LandscapeView(self._surface, self._corner_names)
-        self._controls = landscape_controls.LandscapeControls(self, self._surface)
-        self._view.clicked.observe(self._drop_at_click, "y")
+        thread = OneThread()
+        self._controls = landscape_controls.LandscapeControls(self, self._surface, thread)
+        thread.observe(self._view.clicked, self._drop_at_click, "y")
         self._minimum_later = Later(self._find_minimum, quiet=0.06)
         self._redraw()
         self.observe(self._redraw, ["beta", "divergence", "temperature_scaling", "hold_colours"])

@@ -2,7 +2,6 @@
 
 import html
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import bqplot
@@ -45,12 +44,11 @@ class RaceView:
         for name, title in TITLES.items()
     }
 
-    def __init__(self, steps: int, teacher_accuracy: float, redraw: Callable[[], None]) -> None:
+    def __init__(self, steps: int, teacher_accuracy: float) -> None:
         self._steps, self._teacher_accuracy = steps, teacher_accuracy
         self.styles: dict[float | None, Style] = {}
         self.numbers = ipywidgets.HTML()
         self.loss_shown = look.dropdown("Loss shown", LOSSES, "loss", "330px")
-        self.loss_shown.observe(lambda _: redraw(), "value")
         self._x = bqplot.LinearScale(min=0, max=steps)
         share = bqplot.LinearScale(min=0, max=1)
         scales = {"accuracy": share, "agreement": share, "loss": bqplot.LogScale(min=0.01, max=10)}

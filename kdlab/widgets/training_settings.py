@@ -13,6 +13,7 @@ import traitlets
 from kdlab.functional import DIVERGENCES
 from kdlab.widgets import look
 from kdlab.widgets.classroom import Settings
+from kdlab.widgets.one_thread import OneThread
 
 LEAST_LR, MOST_LR = 1e-5, 1.0
 
@@ -106,6 +107,7 @@ class TrainingSettings(ipywidgets.VBox):
 
     def _set_up(self, **settings: Any) -> None:
         """Check the settings, then make the controls; `children` is the widget's own matter."""
+        self._thread = OneThread()
         for name in self.SETTINGS:
             setattr(self, name, settings[name])
         self._make_controls()
@@ -155,7 +157,7 @@ class TrainingSettings(ipywidgets.VBox):
             if change.old and not change.new:
                 act()
 
-        self.observe(counted, "_view_count")
+        self._thread.observe(self, counted, "_view_count")
 
     def _allowed(self, name: str, value: Any) -> Any:
         """Where a widget may refuse a change for now."""
@@ -174,7 +176,7 @@ class TrainingSettings(ipywidgets.VBox):
                 layout=look.control_layout(width),
                 **more,
             )
-            traitlets.link((self, name), (control, "value"))
+            self._thread.link(self, name, control)
             return control
 
         self._label_weight = labelled(
@@ -196,7 +198,7 @@ class TrainingSettings(ipywidgets.VBox):
             "How many students train for each setting", min=self.FEWEST_SEEDS, max=20,
         )  # fmt: skip
         self._divergence = look.dropdown("Divergence", DIVERGENCES, self.divergence, "200px")
-        traitlets.link((self, "divergence"), (self._divergence, "value"))
+        self._thread.link(self, "divergence", self._divergence)
         self._betas = ipywidgets.Text(
             value=self._betas_text(),
             description="β values",
@@ -206,7 +208,7 @@ class TrainingSettings(ipywidgets.VBox):
             layout=look.control_layout("430px"),
         )
         self._betas_error = ipywidgets.HTML()
-        self._betas.observe(self._betas_typed, "value")
+        self._thread.observe(self._betas, self._betas_typed)
         self.observe(self._betas_set, "betas")
 
     def _betas_text(self) -> str:

@@ -16,6 +16,7 @@ from tests.browser.controls import drag, eventually, expect_says, handle, moved,
 
 CLASS = "kdlab-beta-explorer"
 BETA, EXAMPLE = "β (inverse temperature)", "Example"
+MIX = "Teacher's share in js"
 # A reader's cell; the test has put the logits beside the notebook.
 OPEN = """\
 import torch
@@ -68,6 +69,10 @@ def chosen(widget: Locator) -> int:
     return round(reading(handle(widget, EXAMPLE)))
 
 
+def most_hesitant(logits: tuple[Tensor, Tensor]) -> int:
+    return entropy(kdlab.soften(logits[1])).argmax().item()
+
+
 def by_mouse(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
     """Every control by the mouse, from the state in which the widget opens and back to it."""
     check(widget, logits)
@@ -80,6 +85,10 @@ def by_mouse(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
     for divergence in offered:
         choice.select_option(divergence)
         check(widget, logits, divergence=divergence)
+    choice.select_option("js")
+    mix = handle(widget, MIX)
+    check(widget, logits, divergence="js", mix=moved(mix, lambda: drag(mix, 30)))
+    write(widget, f"{MIX}, typed", "0.5")
     choice.select_option("kl")
     scaling = widget.get_by_label("Multiply the loss by T²")
     scaling.click()
@@ -89,8 +98,9 @@ def by_mouse(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
     check(widget, logits, example=chosen(widget))
     order = widget.get_by_label("Order")
     order.select_option("where the teacher hesitates first")
-    check(widget, logits, example=entropy(kdlab.soften(logits[1])).argmax().item())
-    order.select_option(index=0)
+    check(widget, logits, example=most_hesitant(logits))
+    order.select_option("as given")
+    expect_says(example, str(most_hesitant(logits)))  # who goes back stays
     write(widget, f"{EXAMPLE}, typed", "0")
     write(widget, f"{BETA}, typed", "0.25")
     check(widget, logits)
@@ -110,6 +120,11 @@ def by_keyboard(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
     choice = widget.get_by_label("Divergence")
     choice.press("m")
     check(widget, logits, divergence="mse")
+    choice.press("ArrowUp")
+    mix = handle(widget, MIX)
+    share = moved(mix, lambda: mix.press("ArrowRight"))
+    check(widget, logits, divergence="js", mix=share)
+    write(widget, f"{MIX}, typed", "0.5")
     choice.press("Home")
     scaling = widget.get_by_label("Multiply the loss by T²")
     scaling.press("Space")
@@ -121,8 +136,9 @@ def by_keyboard(widget: Locator, logits: tuple[Tensor, Tensor]) -> None:
     check(widget, logits, example=7)
     order = widget.get_by_label("Order")
     order.press("ArrowDown")
-    check(widget, logits, example=entropy(kdlab.soften(logits[1])).argmax().item())
+    check(widget, logits, example=most_hesitant(logits))
     order.press("ArrowUp")
+    expect_says(example, str(most_hesitant(logits)))  # who goes back stays
     write(widget, f"{EXAMPLE}, typed", "0")
     write(widget, f"{BETA}, typed", "0.25")
     check(widget, logits)

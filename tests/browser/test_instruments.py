@@ -8,6 +8,8 @@ from tests.browser.controls import (
     accessible_controls,
     check_legible_at_700_pixels,
     expect_text,
+    handle,
+    moved,
     tab_stops,
 )
 
@@ -37,6 +39,23 @@ def test_every_control_has_a_name_and_tab_reaches_it(notebook, css_class):
 def test_every_control_moves_the_marks_to_the_librarys_numbers(notebook, css_class, artifact):
     instruments.use(css_class, notebook.widget, instruments.RACE, instruments.SWEEP)
     notebook.widget(css_class).screenshot(path=artifact(f"{css_class}.png"))
+
+
+def test_what_the_page_asks_for_is_done_in_the_main_thread(notebook):
+    """JupyterLab sends most of a widget's messages to a second thread of the kernel."""
+    notebook.run(
+        "import threading\n"
+        "here = lambda: threading.current_thread() is threading.main_thread()\n"
+        "came, done = [], []\n"
+        "stepper._beta.observe(lambda _: came.append(here()), 'value')\n"
+        "stepper.observe(lambda _: done.append(here()), 'beta')"
+    )
+    beta = handle(notebook.widget(stepper.CLASS), stepper.BETA)
+    for key in ("ArrowLeft", "ArrowRight") * 3:
+        moved(beta, lambda key=key: beta.press(key))
+    notebook.run("assert done and all(done), done")
+    # Else this test could not fail, and the detour could go.
+    notebook.run("assert not all(came), came")
 
 
 def test_python_moves_the_page(notebook):
