@@ -55,11 +55,11 @@ class Pair:
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """log(Z_t / Z_s)."""
+        """log(Z_t / Z_s) = log(1 + Σw / Z_s) = −log(1 − Σw / Z_t), whichever adds to the 1."""
         if self.mirror is not None:
             return -self.mirror.log_ratio
-        r = self.w_sum / self.z_t
-        return torch.where(r.abs() < 0.5, -torch.log1p(-r), (self.z_t / self.z_s).log())
+        w_sum = self.w_sum
+        return w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
 
     @cached_property
     def gap(self) -> tuple[Tensor, Tensor]:

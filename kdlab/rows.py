@@ -85,13 +85,12 @@ def _for_each_chunk(
 def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tensor) -> Tensor:
     """x = c (z − m) and 2^x in `out`, which may be x; returns m, each row's maximum if not given.
 
-    A row of nothing but −inf gets m = 0, so that 2^x is 0.
+    A row of nothing but −inf gets the lowest finite m, so that 2^x is 0.
     """
     if z.dtype != x.dtype:
         z = x.copy_(z)
     if m is None:
-        m = z.amax(-1, keepdim=True)
-        m.masked_fill_(m == -torch.inf, 0.0)
+        m = z.amax(-1, keepdim=True).clamp_min_(torch.finfo(z.dtype).min)
     torch.exp2(torch.sub(z, m, out=x).mul_(c), out=out)
     return m
 
