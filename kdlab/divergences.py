@@ -79,7 +79,7 @@ class Pair:
 
     @cached_property
     def product(self) -> tuple[Tensor, Tensor]:
-        """v · y for the y of `slope`, and its sums. Not for kl."""
+        """v · y and its sums: y of `slope`, or G for mse. Not for kl."""
         if self.divergence == "reverse_kl":
             return _times_difference(self.v, self.x_s, self.x_t, self.scratch_2)
         gap, f = self.gap
@@ -88,7 +88,7 @@ class Pair:
         elif self.divergence == "tv":
             out = torch.sign(gap, out=self.scratch_2).mul_(self.v)  # less the sign of f
         else:
-            out = _times_log_mixture(self.v, gap, self.mix * self.z_s / f, self.scratch_2)
+            out = _times_log_mixture(self.v, self.z_s, gap, f, self.mix, self.scratch_2)
         return out, _sum(out)
 
 
@@ -106,14 +106,17 @@ def _times_difference(weight: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tupl
     return out, total
 
 
-def _times_log_mixture(weight: Tensor, gap: Tensor, share: Tensor, out: Tensor) -> Tensor:
-    """v log(m/q) = v log1p(mix (p − q)/q) with share = mix Z_s / f; likewise u log(m/p).
+def _times_log_mixture(
+    v: Tensor, z_s: Tensor, gap: Tensor, f: Tensor, mix: float, out: Tensor
+) -> Tensor:
+    """v log(m/q) = v log1p(mix (p − q)/q); with the teacher's u, Z_t and −f, u log(m/p).
 
-    The logarithm stays finite where v = 0.
+    The logarithm stays finite where v = 0, and where p = 0 whatever is rounded.
     """
     info = torch.finfo(gap.dtype)
-    at_least = torch.clamp_min(weight, info.tiny / info.eps, out=out)
-    return torch.div(gap, at_least, out=out).mul_(share).log1p_().mul_(weight)
+    torch.clamp_min(v, info.tiny / info.eps, out=out)
+    torch.div(gap, out, out=out).mul_(mix * z_s / f)
+    return out.clamp_min_(-mix).log1p_().mul_(v)
 
 
 def _relative_entropy(pair: Pair) -> Tensor:
@@ -136,8 +139,8 @@ def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]
         return d, d, zero
     (gap, f), scratch = pair.gap, pair.scratch_2
     if pair.divergence == "js":
-        share = (pair.mix - 1) * pair.z_t / f
-        dot_t = -_sum(_times_log_mixture(pair.u, gap, share, scratch)) / pair.z_t
+        of_teacher = _times_log_mixture(pair.u, pair.z_t, gap, -f, 1 - pair.mix, scratch)
+        dot_t = -_sum(of_teacher) / pair.z_t
         dot_s = -pair.product[1] / pair.z_s
         return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
     if pair.divergence == "mse":
