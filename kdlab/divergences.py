@@ -3,8 +3,8 @@
 Softmax is taken about each row's maximum m, in powers of two, for which PyTorch has the faster
 function: with x = β log₂e (z − m), v = 2^x_s and u = 2^x_t, the softened student is q = v / Z_s and
 the teacher p = u / Z_t. A student that has nearly learned its teacher has q ≈ p, and the textbook
-formulas then subtract two nearly equal numbers. What is written here keeps the digits: p − q and
-log(Z_t / Z_s) come from w = u − v, and log(m/q) of js from (p − q)/q.
+formulas then subtract two nearly equal numbers. What is written here keeps the digits: q − p and
+log(Z_t / Z_s) come from w = v − u, and log(m/q) of js from (p − q)/q.
 
 kl and reverse_kl are each other with student and teacher exchanged; the other divergences are
 symmetric (js with mix → 1 − mix). So one value and one slope, for the student, serve both sides.
@@ -50,28 +50,28 @@ class Pair:
 
     @cached_property
     def w_sum(self) -> Tensor:
-        """Σw, and w = u − v in `scratch`."""
-        return _sum(torch.sub(self.u, self.v, out=self.scratch))
+        """Σw, and w = v − u in `scratch`."""
+        return _sum(torch.sub(self.v, self.u, out=self.scratch))
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """log(Z_t / Z_s) = log(1 + Σw / Z_s) = −log(1 − Σw / Z_t), whichever adds to the 1."""
+        """log(Z_t / Z_s) = log(1 − Σw / Z_s) = −log(1 + Σw / Z_t), whichever adds to the 1."""
         if self.mirror is not None:
             return -self.mirror.log_ratio
         w_sum = self.w_sum
-        return w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
+        return -w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
 
     @cached_property
     def gap(self) -> tuple[Tensor, Tensor]:
-        """G and f in p − q = G / f: G = w − v Σw / Z_s, f = Z_t, or G = w − u Σw / Z_t, f = Z_s.
+        """G and f in q − p = G / f: G = w − v Σw / Z_s, f = Z_t, or G = w − u Σw / Z_t, f = Z_s.
 
-        The first unless Σw < −Z_s / 2, so that no class loses its digits. G takes w's place. For
+        The first unless Σw > Z_s / 2, so that no class loses its digits. G takes w's place. For
         the swapped pair f is negative.
         """
         if self.mirror is not None:
             return self.mirror.gap[0], -self.mirror.gap[1]
         w_sum, w = self.w_sum, self.scratch
-        far = w_sum < -0.5 * self.z_s
+        far = w_sum > 0.5 * self.z_s
         if far.is_cuda or far.any():  # to ask a GPU is slower than to add zeros
             w.addcmul_(self.u, (-w_sum / self.z_t).masked_fill(~far, 0.0))
             w_sum = w_sum.masked_fill(far, 0.0)
@@ -115,7 +115,7 @@ def _times_log_mixture(
     """
     info = torch.finfo(gap.dtype)
     torch.clamp_min(v, info.tiny / info.eps, out=out)
-    torch.div(gap, out, out=out).mul_(mix * z_s / f)
+    torch.div(gap, out, out=out).mul_(-mix * z_s / f)
     return out.clamp_min_(-mix).log1p_().mul_(v)
 
 
@@ -145,11 +145,11 @@ def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]
         return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
     if pair.divergence == "mse":
         d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
-        dot_t = _sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f) if for_teacher else zero
-        return d, -pair.product[1] / (pair.z_s * f), dot_t
+        dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f) if for_teacher else zero
+        return d, pair.product[1] / (pair.z_s * f), dot_t
     d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
-    dot_t = _sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t if for_teacher else zero
-    return d, -pair.product[1] / pair.z_s, dot_t
+    dot_t = -_sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t if for_teacher else zero
+    return d, pair.product[1] / pair.z_s, dot_t
 
 
 def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
@@ -157,23 +157,22 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
 
     kl: q − p.   reverse_kl: q (log(q/p) − KL(q‖p)).   js: (1 − mix) q (log(q/m) − KL(q‖m)).
     mse: 2 q ((q − p) − Σ q (q − p)).   tv: ½ q (sgn(q − p) − Σ q sgn(q − p)).
-    Those of reverse_kl, js and tv are k q (c y − dot), y = log₂ v − log₂ u, log(m/q), sgn(p − q).
+    Those of reverse_kl, js and tv are k q (c y − dot), y = log₂ v − log₂ u, log(m/q), sgn(q − p).
     """
     if pair.divergence == "kl":
         gap, f = pair.gap
-        return torch.mul(gap, -scale / f, out=out)
+        return torch.mul(gap, scale / f, out=out)
     if pair.divergence == "mse":  # for a sure student the two terms are close: subtract first
         gap, f = pair.gap
-        return torch.add(gap, f * dot, out=out).mul_(pair.v).mul_(-2 * scale / (pair.z_s * f))
+        return torch.sub(gap, f * dot, out=out).mul_(pair.v).mul_(2 * scale / (pair.z_s * f))
     product, _ = pair.product
     k = scale / pair.z_s
-    c = torch.full_like(k, -1.0)
     if pair.divergence == "reverse_kl":
         c, dot = torch.full_like(k, LN_2), dot - pair.log_ratio
     elif pair.divergence == "js":
-        k = (1 - pair.mix) * k
+        c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
     else:
-        k, c = 0.5 * k, -pair.gap[1].sign()
+        c, k = pair.gap[1].sign(), 0.5 * k
     torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
     if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
         out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite
