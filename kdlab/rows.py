@@ -1,10 +1,13 @@
 """The loss of each row and its gradients, in PyTorch: what `distillation_loss` runs without a GPU.
 
 The same two functions as the Triton kernels in `kernels/`, over a few rows at a time, so that what
-is computed between reading the logits and writing the result stays in the processor's cache.
+is computed between reading the logits and writing the result stays in the processor's cache. The
+chunks go to a thread each: PyTorch would otherwise split every small operation over the cores and
+wait for all of them each time, which costs more than the operation.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,11 +16,13 @@ from torch import Tensor
 
 from kdlab.divergences import LN_2, Pair, slope, value
 
-# Elements of one chunk, for each core: 2¹⁸ float32 values are 1 MB, long enough to hide what
-# PyTorch does between two operations, short enough for six buffers to stay in cache. All cores
-# together get no more than MOST_ELEMENTS: 6 · 4 bytes · 2²¹ = 50 MB.
+# Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
+# two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
+# together hold no more than BUFFERED_ELEMENTS each: 6 · 4 bytes · 2²¹ = 50 MB.
 CHUNK_ELEMENTS = 1 << 18
-MOST_ELEMENTS = 1 << 21
+BUFFERED_ELEMENTS = 1 << 21
+# Below this many elements in all, starting threads costs more than they save.
+THREADED_ELEMENTS = 1 << 20
 # For a GPU without Triton: six buffers of 256 MB at most.
 GPU_ELEMENTS = 1 << 26
 
@@ -72,14 +77,36 @@ class Buffers(NamedTuple):
 def _for_each_chunk(
     work: Callable[[int, int, Buffers], None], rows: int, classes: int, like: Tensor
 ) -> None:
-    """work(i, j, buffers) for one chunk of rows [i, j) after another."""
-    elements = min(CHUNK_ELEMENTS * torch.get_num_threads(), MOST_ELEMENTS)
-    step = max(1, min((GPU_ELEMENTS if like.is_cuda else elements) // classes, rows))
-    buffers = Buffers(*like.new_empty(len(Buffers._fields), step, classes))
-    with torch.no_grad():
-        for i in range(0, rows, step):
-            j = min(i + step, rows)
-            work(i, j, buffers.rows(j - i))
+    """work(i, j, buffers) for chunks of rows [i, j), each thread with one core and its buffers."""
+    cores = torch.get_num_threads()
+    on_cpu = like.device.type == "cpu"  # a GPU wants large operations, all on the caller's stream
+    threads = min(cores, rows) if on_cpu and rows * classes >= THREADED_ELEMENTS else 1
+    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads) if on_cpu else GPU_ELEMENTS
+    step = max(1, min(elements // classes, -(-rows // threads)))
+    starts = range(0, rows, step)
+
+    # From the caller's heap: that of a thread goes back to the system with the thread.
+    memory = like.new_empty(threads, len(Buffers._fields), step, classes)
+
+    def run(first: int) -> None:
+        buffers = Buffers(*memory[first])
+        with torch.no_grad():  # a new thread starts with gradients on
+            for start in starts[first::threads]:
+                end = min(start + step, rows)
+                work(start, end, buffers.rows(end - start))
+
+    def run_alone(first: int) -> None:
+        torch.set_num_threads(1)  # of this thread, and of threads that start after it
+        run(first)
+
+    if threads == 1:
+        run(0)
+        return
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run_alone, range(threads)))
+    finally:
+        torch.set_num_threads(cores)
 
 
 def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tensor) -> Tensor:
