@@ -1,29 +1,37 @@
 """The six divergences and their slopes in PyTorch, for a few rows at a time.
 
-Softmax is taken about each row's maximum m: with x = β(z − m), v = exp(x_s) and u = exp(x_t), the
-softened student is q = v / Z_s and the teacher p = u / Z_t. A student that has nearly learned its
-teacher has q ≈ p, and the textbook formulas then subtract two nearly equal numbers. What is written
-here keeps the digits: sums of w = u − v for kl and mse, log(m/p) from (q − p)/p for js.
+Softmax is taken about each row's maximum m, in powers of two, for which PyTorch has the faster
+function: with x = β log₂e (z − m), v = 2^x_s and u = 2^x_t, the softened student is q = v / Z_s and
+the teacher p = u / Z_t. A student that has nearly learned its teacher has q ≈ p, and the textbook
+formulas then subtract two nearly equal numbers. What is written here keeps the digits: q − p and
+log(Z_t / Z_s) come from w = v − u, and log(m/q) of js from (p − q)/q.
 
 kl and reverse_kl are each other with student and teacher exchanged; the other divergences are
 symmetric (js with mix → 1 − mix). So one value and one slope, for the student, serve both sides.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
+LN_2 = math.log(2)
 
 
 @dataclass
 class Pair:
     """Softened student and teacher of a few rows: x, v, u are (rows, V), the sums (rows, 1).
 
-    `scratch` and `scratch_2` are buffers like x, for whoever needs one for a moment.
+    `scratch` and `scratch_2` are buffers like x. What has been made in them is kept, so that the
+    slope finds what the value has left: `gap` in the first, which `swapped` shares, so that its
+    rounding is the same for both sides, and `product` in the second, which `swapped` overwrites.
     """
 
+    divergence: str
+    mix: float
     x_s: Tensor
     x_t: Tensor
     v: Tensor
@@ -32,115 +40,140 @@ class Pair:
     z_t: Tensor
     scratch: Tensor
     scratch_2: Tensor
+    mirror: "Pair | None" = None  # the one that this is the swapped of
 
     def swapped(self) -> "Pair":
         """The same with student and teacher exchanged."""
-        rest = self.scratch, self.scratch_2
-        return Pair(self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s, *rest)
+        name = SWAPPED.get(self.divergence, self.divergence)
+        sides = self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s
+        return Pair(name, 1 - self.mix, *sides, self.scratch, self.scratch_2, self)
 
+    @cached_property
+    def w_sum(self) -> Tensor:
+        """Σw, and w = v − u in `scratch`."""
+        return _sum(torch.sub(self.v, self.u, out=self.scratch))
+
+    @cached_property
     def log_ratio(self) -> Tensor:
-        """log q − log p, NaN where both are masked."""
-        return self.x_s - self.x_t + (self.z_t.log() - self.z_s.log())
+        """log(Z_t / Z_s) = log(1 − Σw / Z_s) = −log(1 + Σw / Z_t), whichever adds to the 1."""
+        if self.mirror is not None:
+            return -self.mirror.log_ratio
+        w_sum = self.w_sum
+        return -w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
 
-    def gap(self) -> Tensor:
-        """p − q = (w − v Σw / Z_s) / Z_t = (w − u Σw / Z_t) / Z_s with w = u − v.
+    @cached_property
+    def gap(self) -> tuple[Tensor, Tensor]:
+        """G and f in q − p = G / f: G = w − v Σw / Z_s, f = Z_t, or G = w − u Σw / Z_t, f = Z_s.
 
-        The first where Z_t ≥ Z_s, the second where not: then both terms have the same sign. In
-        `scratch`.
+        The first unless Σw > Z_s / 2, so that no class loses its digits. G takes w's place. For
+        the swapped pair f is negative.
         """
-        w = torch.sub(self.u, self.v, out=self.scratch)
-        change = -w.sum(-1, keepdim=True) / (self.z_s * self.z_t)
-        grows = self.z_t >= self.z_s
-        out = w.div_(torch.maximum(self.z_s, self.z_t))
-        out.addcmul_(self.v, change.masked_fill(~grows, 0.0))
-        return out.addcmul_(self.u, change.masked_fill(grows, 0.0))
+        if self.mirror is not None:
+            return self.mirror.gap[0], -self.mirror.gap[1]
+        w_sum, w = self.w_sum, self.scratch
+        far = w_sum > 0.5 * self.z_s
+        if far.is_cuda or far.any():  # to ask a GPU is slower than to add zeros
+            w.addcmul_(self.u, (-w_sum / self.z_t).masked_fill(~far, 0.0))
+            w_sum = w_sum.masked_fill(far, 0.0)
+        return w.addcmul_(self.v, -w_sum / self.z_s), torch.where(far, self.z_s, self.z_t)
+
+    @cached_property
+    def product(self) -> tuple[Tensor, Tensor]:
+        """v · y and its sums: y of `slope`, or G for mse. Not for kl."""
+        if self.divergence == "reverse_kl":
+            return _times_difference(self.v, self.x_s, self.x_t, self.scratch_2)
+        gap, f = self.gap
+        if self.divergence == "mse":
+            out = torch.mul(gap, self.v, out=self.scratch_2)
+        elif self.divergence == "tv":
+            out = torch.sign(gap, out=self.scratch_2).mul_(self.v)  # less the sign of f
+        else:
+            out = _times_log_mixture(self.v, self.z_s, gap, f, self.mix, self.scratch_2)
+        return out, _sum(out)
 
 
-def _weighted(weight: Tensor, x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """Σ weight · (x − y), where weight = exp(x), so that a class with x = −inf contributes 0."""
-    total = torch.sub(x, y, out=scratch).mul_(weight).sum(-1, keepdim=True)
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1, keepdim=True)
+
+
+def _times_difference(weight: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """weight · (x − y) and its sums, where weight = 2^x, so that a class with x = −inf gives 0."""
+    total = _sum(torch.sub(x, y, out=out).mul_(weight))
     # 0 · inf = NaN where a class is masked: only then the slow way (asking a GPU is slower still)
-    if weight.is_cuda or total.isnan().any():
-        terms = (weight * (x - y)).masked_fill_(x == -torch.inf, 0.0)
-        only_y = (y == -torch.inf) & (x > -torch.inf)
-        total = terms.masked_fill_(only_y, torch.inf).sum(-1, keepdim=True)
-    return total
+    if total.is_cuda or total.isnan().any():
+        out.masked_fill_(x == -torch.inf, 0.0)
+        total = _sum(out.masked_fill_((y == -torch.inf) & (x > -torch.inf), torch.inf))
+    return out, total
 
 
-def _kl(pair: Pair) -> Tensor:
-    """KL(p ‖ q) = (Σ u (x_t − x_s)) / Z_t + log(Z_s / Z_t)."""
-    a = _weighted(pair.u, pair.x_t, pair.x_s, pair.scratch)
-    w = torch.sub(pair.u, pair.v, out=pair.scratch).sum(-1, keepdim=True)
-    close = w.abs() < 0.5 * pair.z_t
-    log_ratio = torch.where(close, torch.log1p(-w / pair.z_t), pair.z_s.log() - pair.z_t.log())
-    return (a / pair.z_t + log_ratio).clamp_min(0.0)
+def _times_log_mixture(
+    v: Tensor, z_s: Tensor, gap: Tensor, f: Tensor, mix: float, out: Tensor
+) -> Tensor:
+    """v log(m/q) = v log1p(mix (p − q)/q); with the teacher's u, Z_t and −f, u log(m/p).
 
-
-def log_mixture(q: Tensor, p: Tensor, mix: float) -> Tensor:
-    """log(m / q) for m = mix · p + (1 − mix) · q: log1p of the relative difference, in p's place.
-
-    Finite where q = 0, which is what it will be multiplied by. `p` is overwritten.
+    The logarithm stays finite where v = 0, and where p = 0 whatever is rounded.
     """
-    tiny = torch.finfo(q.dtype).tiny
-    return p.sub_(q).mul_(mix).div_(q.clamp_min(tiny)).log1p_()
+    info = torch.finfo(gap.dtype)
+    torch.clamp_min(v, info.tiny / info.eps, out=out)
+    torch.div(gap, out, out=out).mul_(-mix * z_s / f)
+    return out.clamp_min_(-mix).log1p_().mul_(v)
 
 
-def _log_mixture(pair: Pair, mix: float) -> Tensor:
-    """log(m / q) of a pair, in `scratch`."""
-    q = torch.div(pair.v, pair.z_s, out=pair.scratch_2)
-    return log_mixture(q, torch.div(pair.u, pair.z_t, out=pair.scratch), mix)
+def _relative_entropy(pair: Pair) -> Tensor:
+    """KL(q ‖ p) = Σ v (ln v − ln u) / Z_s + log(Z_t / Z_s) of a pair for reverse_kl."""
+    _, total = pair.product
+    return (LN_2 * total / pair.z_s + pair.log_ratio).clamp_min(0.0)
 
 
-def _dots(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor]:
-    """−Σ q x and Σ p x."""
-    product = torch.mul(pair.u, x, out=pair.scratch_2)
-    at_teacher = product.sum(-1, keepdim=True) / pair.z_t
-    return -(x.mul_(pair.v)).sum(-1, keepdim=True) / pair.z_s, at_teacher
+def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """D(p, q), Σ q ∂D/∂q and Σ p ∂D/∂p (less constants): what the slopes below subtract.
 
-
-def value(pair: Pair, divergence: str, mix: float) -> tuple[Tensor, Tensor, Tensor]:
-    """D(p, q), Σ q ∂D/∂q and Σ p ∂D/∂p (less constants): what the slopes below subtract."""
+    The last only `for_teacher`, or where it costs nothing.
+    """
     zero = torch.zeros_like(pair.z_s)
-    if divergence == "kl":
-        d = _kl(pair)
+    if pair.divergence == "kl":
+        d = _relative_entropy(pair.swapped())
         return d, zero, d
-    if divergence == "reverse_kl":
-        d = _kl(pair.swapped())
+    if pair.divergence == "reverse_kl":
+        d = _relative_entropy(pair)
         return d, d, zero
-    if divergence == "mse":
-        gap = pair.gap()
-        d = torch.mul(gap, gap, out=pair.scratch_2).sum(-1, keepdim=True)
-        return d, *_dots(pair, gap)
-    if divergence == "tv":
-        gap = pair.gap()
-        d = 0.5 * torch.abs(gap, out=pair.scratch_2).sum(-1, keepdim=True)
-        return d, *_dots(pair, gap.sign_())
-    dot_s = -_log_mixture(pair, mix).mul_(pair.v).sum(-1, keepdim=True) / pair.z_s
-    dot_t = -_log_mixture(pair.swapped(), 1 - mix).mul_(pair.u).sum(-1, keepdim=True) / pair.z_t
-    return (mix * dot_t + (1 - mix) * dot_s).clamp_min(0.0), dot_s, dot_t
+    (gap, f), scratch = pair.gap, pair.scratch_2
+    if pair.divergence == "js":
+        of_teacher = _times_log_mixture(pair.u, pair.z_t, gap, -f, 1 - pair.mix, scratch)
+        dot_t = -_sum(of_teacher) / pair.z_t
+        dot_s = -pair.product[1] / pair.z_s
+        return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
+    if pair.divergence == "mse":
+        d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
+        dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f) if for_teacher else zero
+        return d, pair.product[1] / (pair.z_s * f), dot_t
+    d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
+    dot_t = -_sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t if for_teacher else zero
+    return d, pair.product[1] / pair.z_s, dot_t
 
 
-def slope(pair: Pair, divergence: str, mix: float, dot: Tensor, scale: Tensor) -> Tensor:
-    """scale · ∂D/∂x_s, for scale (rows, 1); `dot` is the student's, from `value`. May be `scratch`.
+def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """scale · ∂D/∂x_s in `out`, x_s = β z_s; scale is (rows, 1), `dot` the student's of `value`.
 
     kl: q − p.   reverse_kl: q (log(q/p) − KL(q‖p)).   js: (1 − mix) q (log(q/m) − KL(q‖m)).
     mse: 2 q ((q − p) − Σ q (q − p)).   tv: ½ q (sgn(q − p) − Σ q sgn(q − p)).
+    Those of reverse_kl, js and tv are k q (c y − dot), y = log₂ v − log₂ u, log(m/q), sgn(q − p).
     """
-    if divergence == "kl":
-        # Two products and a difference, not a fused one: exactly 0 where p = q.
-        q = torch.mul(pair.v, scale / pair.z_s, out=pair.scratch)
-        return q.sub_(torch.mul(pair.u, scale / pair.z_t, out=pair.scratch_2))
-    if divergence == "mse":
-        return pair.gap().neg_().sub_(dot).mul_(pair.v).mul_(2 * scale / pair.z_s)
-    if divergence == "tv":
-        return pair.gap().sign_().neg_().sub_(dot).mul_(pair.v).mul_(0.5 * scale / pair.z_s)
-    if divergence == "js":
-        log_q_m = _log_mixture(pair, mix).neg_()
-        return log_q_m.sub_(dot).mul_(pair.v).mul_((1 - mix) * scale / pair.z_s)
-    out = pair.log_ratio().sub_(dot).mul_(pair.v).mul_(scale / pair.z_s)
-    return out.masked_fill_(pair.x_s == -torch.inf, 0.0)
-
-
-def slope_teacher(pair: Pair, divergence: str, mix: float, dot: Tensor, scale: Tensor) -> Tensor:
-    """scale · ∂D/∂x_t: the student's slope with the two exchanged; `dot` is the teacher's."""
-    return slope(pair.swapped(), SWAPPED.get(divergence, divergence), 1 - mix, dot, scale)
+    if pair.divergence == "kl":
+        gap, f = pair.gap
+        return torch.mul(gap, scale / f, out=out)
+    if pair.divergence == "mse":  # for a sure student the two terms are close: subtract first
+        gap, f = pair.gap
+        return torch.sub(gap, f * dot, out=out).mul_(pair.v).mul_(2 * scale / (pair.z_s * f))
+    product, _ = pair.product
+    k = scale / pair.z_s
+    if pair.divergence == "reverse_kl":
+        c, dot = torch.full_like(k, LN_2), dot - pair.log_ratio
+    elif pair.divergence == "js":
+        c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
+    else:
+        c, k = pair.gap[1].sign(), 0.5 * k
+    torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
+    if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
+        out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite
+    return out

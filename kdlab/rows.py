@@ -6,15 +6,15 @@ chunks go to a thread each: PyTorch would otherwise split every small operation 
 wait for all of them each time, which costs more than the operation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdlab.divergences import Pair, slope, slope_teacher, value
+from kdlab.divergences import LN_2, Pair, slope, value
 
 # Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
 # two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
@@ -25,6 +25,8 @@ BUFFERED_ELEMENTS = 1 << 21
 THREADED_ELEMENTS = 1 << 20
 # For a GPU without Triton: six buffers of 256 MB at most.
 GPU_ELEMENTS = 1 << 26
+
+LOG2_E = 1 / LN_2
 
 # What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
 # sides, the dot products that their gradients subtract, D itself, and the normaliser at T = 1.
@@ -53,8 +55,7 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-@dataclass
-class Buffers:
+class Buffers(NamedTuple):
     """Memory for one chunk after another: malloc would hand it back and fetch it anew each time."""
 
     x_s: Tensor
@@ -63,9 +64,14 @@ class Buffers:
     u: Tensor
     scratch: Tensor
     scratch_2: Tensor
+    out: Tensor  # only touched where a gradient is kept in another dtype
 
     def rows(self, n: int) -> "Buffers":
-        return Buffers(*(buffer[:n] for buffer in vars(self).values()))
+        return Buffers(*(buffer[:n] for buffer in self))
+
+    def out_or(self, place: Tensor) -> Tensor:
+        """Where to make a gradient that belongs into `place`: right there, if the dtypes agree."""
+        return place if place.dtype == self.out.dtype else self.out
 
 
 def _for_each_chunk(
@@ -80,7 +86,7 @@ def _for_each_chunk(
     starts = range(0, rows, step)
 
     # From the caller's heap: that of a thread goes back to the system with the thread.
-    memory = like.new_empty(threads, 6, step, classes)
+    memory = like.new_empty(threads, len(Buffers._fields), step, classes)
 
     def run(first: int) -> None:
         buffers = Buffers(*memory[first])
@@ -103,21 +109,17 @@ def _for_each_chunk(
         torch.set_num_threads(cores)
 
 
-def _maximum(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """m of each row; a row of nothing but −inf gets m = 0, so that exp gives 0."""
-    m = logits.amax(-1, keepdim=True).to(dtype)
-    return m.masked_fill_(m == -torch.inf, 0.0)
+def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tensor) -> Tensor:
+    """x = c (z − m) and 2^x in `out`, which may be x; returns m, each row's maximum if not given.
 
-
-def _pair(s: Tensor, t: Tensor, m_s: Tensor, m_t: Tensor, b: Tensor | None, use: Buffers) -> Pair:
-    """x = β(z − m), exp(x) and their sums, for both sides; b is None where β = 1."""
-    for z, m, x in ((s, m_s, use.x_s), (t, m_t, use.x_t)):
-        torch.sub(z, m, out=x)
-        if b is not None:
-            x.mul_(b)
-    v, u = torch.exp(use.x_s, out=use.v), torch.exp(use.x_t, out=use.u)
-    z_s, z_t = v.sum(-1, keepdim=True), u.sum(-1, keepdim=True)
-    return Pair(use.x_s, use.x_t, v, u, z_s, z_t, use.scratch, use.scratch_2)
+    A row of nothing but −inf gets the lowest finite m, so that 2^x is 0.
+    """
+    if z.dtype != x.dtype:
+        z = x.copy_(z)
+    if m is None:
+        m = z.amax(-1, keepdim=True).clamp_min_(torch.finfo(z.dtype).min)
+    torch.exp2(torch.sub(z, m, out=x).mul_(c), out=out)
+    return m
 
 
 def _difference(s: Tensor, t: Tensor, out: Tensor) -> Tensor:
@@ -129,10 +131,12 @@ def _difference(s: Tensor, t: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def _hard_slope(y_s: Tensor, z_1: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-    """scale · (softmax(z_s) − onehot(label))."""
-    out = y_s.exp_().mul_(scale / z_1)
-    return out.scatter_add_(-1, labels[:, None], -scale)
+def _dot(slopes: Tensor, x: Tensor) -> Tensor:
+    """Σ slope · x, of which a class with x = −inf contributes 0. `slopes` is overwritten."""
+    total = slopes.mul_(x).sum(-1, keepdim=True)
+    if total.is_cuda or total.isnan().any():
+        total = slopes.masked_fill_(x == -torch.inf, 0.0).sum(-1, keepdim=True)
+    return total
 
 
 def forward(
@@ -152,80 +156,116 @@ def forward(
     """
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
-    divergence, mix, alpha, scaled = settings
-    student, teacher = student.detach(), teacher.detach()
-    loss = student.new_zeros(rows, dtype=dtype)
+    student, teacher, b = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
     stats = student.new_zeros(len(STATS), rows, dtype=dtype)
     wanted = gradient_scale is not None
     gradient = student.new_empty(student.shape if wanted else 0)
-    is_one = beta.device.type == "cpu" and bool((beta == 1).all())
+    g = None if gradient_scale is None else gradient_scale.to(dtype).expand(rows, 1)
+    c = b * LOG2_E
 
     def chunk(i: int, j: int, use: Buffers) -> None:
-        b = beta[i:j, None].to(dtype)
         s, t = student[i:j], teacher[i:j]
-        m_s = _maximum(s, dtype)
-        zero = torch.zeros_like(m_s)
-        total, found, pair = zero, [m_s] + [zero] * 7, None
-        if settings.soft and divergence == "mse_logits":
-            gap = _difference(s, t, use.scratch)
-            found[6] = torch.mul(gap, gap, out=use.scratch_2).sum(-1, keepdim=True)
-            total = (1 - alpha) * found[6]
+        zero = stats.new_zeros(j - i, 1)
+        found = [zero] * len(STATS)
+        soft: Pair | Tensor | None = None
+        if settings.soft and settings.divergence == "mse_logits":
+            soft = _difference(s, t, use.scratch)
+            found[6] = torch.mul(soft, soft, out=use.scratch_2).sum(-1, keepdim=True)
         elif settings.soft:
-            m_t = _maximum(t, dtype)
-            pair = _pair(s, t, m_s, m_t, None if is_one else b, use)
-            d, dot_s, dot_t = value(pair, divergence, mix)
-            d = d.masked_fill_((pair.z_s == 0) | (pair.z_t == 0), torch.nan)
-            found[1:7] = pair.z_s, m_t, pair.z_t, dot_s, dot_t, d
-            total = (1 - alpha) * (d / b.square() if scaled else d)
+            found[0] = _soften(s, None, c[i:j], use.x_s, use.v)
+            found[2] = _soften(t, None, c[i:j], use.x_t, use.u)
+            found[1], found[3] = (x.sum(-1, keepdim=True) for x in (use.v, use.u))
+            soft = _pair(settings, use, found[1], found[3])
+            found[6], found[4], found[5] = value(soft, for_teacher=g is None)
         if settings.hard:
-            assert labels is not None
-            found[7] = (s - m_s).exp_().sum(-1, keepdim=True)
-            hard = found[7].log() - (s.gather(-1, labels[i:j, None]) - m_s)
-            total = total + alpha * hard.masked_fill_(found[7] == 0, torch.nan)
+            found[0] = _soften(s, None, LOG2_E, use.out, use.out)
+            found[7] = use.out.sum(-1, keepdim=True)
         stats[:, i:j] = torch.cat(found, -1).T
-        if keep is not None:
-            total = total.masked_fill(~keep[i:j, None], 0.0)
-        loss[i:j] = total[:, 0]
-        if gradient_scale is not None:
-            g = gradient_scale.to(dtype).expand(j - i, 1)
-            y = None if labels is None else labels[i:j]
-            gradient[i:j] = _student_gradient(
-                s, t, m_s, y, pair, b, g, found[4], found[7], settings, use
-            )
-            if keep is not None:
-                gradient[i:j].masked_fill_(~keep[i:j, None], 0.0)
+        if g is not None:
+            drop = None if keep is None else ~keep[i:j, None]
+            y = None if labels is None else labels[i:j, None]
+            place = gradient[i:j]
+            out = _student_gradient(soft, s, y, b[i:j], g[i:j], found, settings, use, place)
+            _store(place, out, drop)
 
     if rows:
         _for_each_chunk(chunk, rows, classes, stats)
-    return loss, stats, gradient
+    return _loss(student, labels, keep, b, stats, settings), stats, gradient
+
+
+def _pair(settings: Settings, use: Buffers, z_s: Tensor, z_t: Tensor) -> Pair:
+    """What is in the buffers, with its sums."""
+    sides = use.x_s, use.x_t, use.v, use.u, z_s, z_t
+    return Pair(settings.divergence, settings.mix, *sides, use.scratch, use.scratch_2)
+
+
+def _loss(
+    student: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    b: Tensor,
+    stats: Tensor,
+    settings: Settings,
+) -> Tensor:
+    """The losses of all rows, from their statistics."""
+    m_s, z_s, _, z_t, _, _, d, z_1 = stats
+    alpha, total = settings.label_weight, torch.zeros_like(d)
+    if settings.soft:
+        if settings.divergence != "mse_logits":
+            d.masked_fill_((z_s == 0) | (z_t == 0), torch.nan)
+            total = (1 - alpha) * (d / b[:, 0].square() if settings.temperature_scaling else d)
+        else:
+            total = (1 - alpha) * d
+    if settings.hard:
+        assert labels is not None
+        hard = z_1.log() - (student.gather(-1, labels[:, None])[:, 0] - m_s)
+        total = total + alpha * hard.masked_fill_(z_1 == 0, torch.nan)
+    return total if keep is None else total.masked_fill_(~keep, 0.0)
+
+
+def _soft_scale(g: Tensor, b: Tensor, settings: Settings) -> Tensor:
+    """What a slope for x = β z is multiplied by: β from the chain rule, which T² makes T."""
+    return (1 - settings.label_weight) * g * (1 / b if settings.temperature_scaling else b)
 
 
 def _student_gradient(
+    soft: Pair | Tensor | None,
     s: Tensor,
-    t: Tensor,
-    m_s: Tensor,
     labels: Tensor | None,
-    pair: Pair | None,
     b: Tensor,
     g: Tensor,
-    dot: Tensor,
-    z_1: Tensor,
+    stats: Sequence[Tensor],
     settings: Settings,
     use: Buffers,
+    place: Tensor,
 ) -> Tensor:
-    """g · ∂(row loss)/∂z_s for a chunk; β comes from the chain rule, and T² makes it T."""
-    divergence, mix, alpha, scaled = settings
-    out = None
-    if pair is not None:
-        out = slope(pair, divergence, mix, dot, (1 - alpha) * g * (1 / b if scaled else b))
-    elif settings.soft:
-        out = _difference(s, t, use.scratch).mul_(-2 * (1 - alpha) * g)
+    """g · ∂(row loss)/∂z_s for a chunk, in `place` or, of another dtype, in `use.out`.
+
+    `soft` is the softened pair, or z_t − z_s for mse_logits. Overwrites v.
+    """
+    out = use.out_or(place)
+    if isinstance(soft, Pair):
+        slope(soft, stats[4], _soft_scale(g, b, settings), out)
+    elif soft is not None:
+        torch.mul(soft, -2 * (1 - settings.label_weight) * g, out=out)
     if settings.hard:
         assert labels is not None
-        hard = _hard_slope(s - m_s, z_1, labels, alpha * g)
-        out = hard if out is None else out.add_(hard)
-    assert out is not None
+        scale = settings.label_weight * g
+        _soften(s, stats[0], LOG2_E, use.v, use.v)  # softmax(z_s) − onehot(label)
+        if soft is None:
+            torch.mul(use.v, scale / stats[7], out=out)
+        else:
+            out.addcmul_(use.v, scale / stats[7])
+        out.scatter_add_(-1, labels, -scale)
     return out
+
+
+def _store(place: Tensor, made: Tensor, drop: Tensor | None) -> None:
+    """Write what was made elsewhere into its place, with 0 in rows that count for nothing."""
+    if made is not place:
+        place.copy_(made)
+    if drop is not None and (drop.is_cuda or drop.any()):
+        place.masked_fill_(drop, 0.0)
 
 
 def backward(
@@ -246,46 +286,50 @@ def backward(
     """
     rows, classes = student.shape
     dtype = stats.dtype
-    divergence, mix, alpha, scaled = settings
-    student, teacher = student.detach(), teacher.detach()
+    student, teacher, b_all = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
     for_student, for_teacher, for_beta = wanted
     grad_student = student.new_empty(student.shape if for_student else 0)
     grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
     grad_beta = beta.new_zeros(rows if for_beta else 0)
-    is_one = beta.device.type == "cpu" and bool((beta == 1).all())
+    share = 1 - settings.label_weight
 
     def chunk(i: int, j: int, use: Buffers) -> None:
-        b = beta[i:j, None].to(dtype)
+        b = b_all[i:j]
         g = grad_loss[i:j, None].to(dtype)
-        m_s, z_s, m_t, z_t, dot_s, dot_t, d, z_1 = stats[:, i:j].unsqueeze(-1)
+        found = stats[:, i:j].unsqueeze(-1).unbind()
+        m_s, z_s, m_t, z_t, dot_s, dot_t, d, _z_1 = found
         s, t = student[i:j], teacher[i:j]
         drop = None if keep is None else ~keep[i:j, None]
-        pair = None
-        if settings.soft and divergence != "mse_logits":
-            pair = replace(_pair(s, t, m_s, m_t, None if is_one else b, use), z_s=z_s, z_t=z_t)
-        if for_student:
-            y = None if labels is None else labels[i:j]
-            out = _student_gradient(s, t, m_s, y, pair, b, g, dot_s, z_1, settings, use)
-            grad_student[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
-        if for_teacher and not settings.soft:
-            grad_teacher[i:j] = 0.0
-        elif for_teacher:
-            if pair is not None:
-                scale = (1 - alpha) * g * (1 / b if scaled else b)
-                out = slope_teacher(pair, divergence, mix, dot_t, scale)
-            else:
-                out = _difference(s, t, use.scratch).mul_(2 * (1 - alpha) * g)
-            grad_teacher[i:j] = out if drop is None else out.masked_fill_(drop, 0.0)
-        if for_beta and pair is not None:
+        soft: Pair | Tensor | None = None
+        if settings.soft and settings.divergence == "mse_logits":
+            soft = _difference(s, t, use.scratch)
+        elif settings.soft:
+            _soften(s, m_s, b * LOG2_E, use.x_s, use.v)
+            _soften(t, m_t, b * LOG2_E, use.x_t, use.u)
+            soft = _pair(settings, use, z_s, z_t)
+
+        if for_beta and isinstance(soft, Pair):
             one = torch.ones_like(b)
-            towards = slope(pair, divergence, mix, dot_s, one).mul(pair.x_s)
-            towards.masked_fill_(pair.x_s == -torch.inf, 0.0)
-            other = slope_teacher(pair, divergence, mix, dot_t, one).mul_(pair.x_t)
-            other.masked_fill_(pair.x_t == -torch.inf, 0.0)
-            total = towards.add_(other).sum(-1, keepdim=True)
-            out = (total - 2 * d) / b.pow(3) if scaled else total / b
-            out = (1 - alpha) * g * out
-            grad_beta[i:j] = (out if drop is None else out.masked_fill_(drop, 0.0))[:, 0]
+            total = _dot(slope(soft, dot_s, one, use.out), use.x_s)
+            total = total + _dot(slope(soft.swapped(), dot_t, one, use.out), use.x_t)
+            scaled = settings.temperature_scaling
+            out = (LN_2 * total - 2 * d) / b.pow(3) if scaled else LN_2 * total / b
+            _store(grad_beta[i:j, None], share * g * out, drop)
+        if for_teacher:
+            place = grad_teacher[i:j]
+            out = use.out_or(place)
+            if isinstance(soft, Pair):
+                slope(soft.swapped(), dot_t, _soft_scale(g, b, settings), out)
+            elif soft is not None:
+                torch.mul(soft, 2 * share * g, out=out)
+            else:
+                out.zero_()
+            _store(place, out, drop)
+        if for_student:  # last, with a pair that has nothing in scratch: the others wrote there
+            soft = replace(soft) if isinstance(soft, Pair) else soft
+            place, y = grad_student[i:j], None if labels is None else labels[i:j, None]
+            out = _student_gradient(soft, s, y, b, g, found, settings, use, place)
+            _store(place, out, drop)
 
     if rows:
         _for_each_chunk(chunk, rows, classes, stats)

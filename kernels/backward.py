@@ -7,7 +7,7 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 import triton
 import triton.language as tl
 from kdlab.kernels.row_state import MSE_LOGITS
-from kdlab.kernels.softened import slope, slope_teacher, soften, student_gradient
+from kdlab.kernels.softened import as_number, slope, slope_teacher, soften, student_gradient
 
 
 @triton.jit
@@ -31,8 +31,8 @@ def backward_kernel(
     n_rows,
     n_classes,
     n_tiles,
-    label_weight,
-    mix,
+    label_weight: tl.float64,
+    mix: tl.float64,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
@@ -55,6 +55,8 @@ def backward_kernel(
         read = inside & counts
 
     b = tl.load(beta + row * beta_stride).to(ACC)
+    label_weight = as_number(label_weight, ACC)
+    mix = as_number(mix, ACC)
     g = tl.load(grad_loss + row * grad_loss_stride).to(ACC)
     m_s = tl.load(stats + row)
     z_s = tl.load(stats + n_rows + row)

@@ -8,7 +8,7 @@ makes the state of its part (`part_kernel`), js and tv sweep again (`spread_kern
 import triton
 import triton.language as tl
 from kdlab.kernels.row_state import FIELDS, JS, MSE_LOGITS, TV, combine, empty, finish, tile
-from kdlab.kernels.softened import soften, spread, spread_finish, student_gradient
+from kdlab.kernels.softened import as_number, soften, spread, spread_finish, student_gradient
 
 N_FIELDS = tl.constexpr(len(FIELDS))
 
@@ -141,8 +141,8 @@ def forward_kernel(
     grad_stride,
     n_rows,
     n_classes,
-    label_weight,
-    mix,
+    label_weight: tl.float64,
+    mix: tl.float64,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
@@ -155,6 +155,8 @@ def forward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)  # row · stride passes 2³¹ long before memory runs out
     b = tl.load(beta + row * beta_stride).to(ACC)
+    label_weight = as_number(label_weight, ACC)
+    mix = as_number(mix, ACC)
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
@@ -290,7 +292,7 @@ def spread_kernel(
     beta_stride,
     n_classes,
     part_size,
-    mix,
+    mix: tl.float64,
     DIVERGENCE: tl.constexpr,
     HARD: tl.constexpr,
     HAS_KEEP: tl.constexpr,
@@ -302,6 +304,7 @@ def spread_kernel(
     part = tl.program_id(1)
     parts = tl.num_programs(1)
     b = tl.load(beta + row * beta_stride).to(ACC)
+    mix = as_number(mix, ACC)
     begin = part * part_size
     end = tl.minimum(begin + part_size, n_classes)
     if HAS_KEEP:
@@ -332,8 +335,8 @@ def join_kernel(
     beta_stride,
     n_rows,
     parts,
-    label_weight,
-    mix,
+    label_weight: tl.float64,
+    mix: tl.float64,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
@@ -344,6 +347,8 @@ def join_kernel(
     """One program a row: its loss and statistics from the states of its parts."""
     row = tl.program_id(0).to(tl.int64)
     b = tl.load(beta + row * beta_stride).to(ACC)
+    label_weight = as_number(label_weight, ACC)
+    mix = as_number(mix, ACC)
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0

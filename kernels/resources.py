@@ -1,8 +1,8 @@
 """Compile the kernels without a GPU and read what the hardware would get.
 
-Triton's wheel brings ptxas, cuobjdump and nvdisasm, so registers, spills and the width of loads can
-be read on any Linux machine, for chips that are not there. `python -m kdlab.kernels.resources`
-prints the table; `tests/test_compile.py` holds the kernels to it.
+Triton's wheel brings ptxas and cuobjdump, so registers, spills and the width of loads can be read
+on any Linux machine, for chips that are not there. `python -m kdlab.kernels.resources` prints the
+table; `tests/test_compile.py` holds the kernels to it.
 """
 
 import re
@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -19,7 +20,7 @@ from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spre
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, tile_shape
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, CompiledKernel
 
 # Each way in which the launcher calls a kernel, with the flags that it sets.
 KERNELS = {
@@ -32,6 +33,14 @@ KERNELS = {
     "join of the parts": (join_kernel, {}),
     "scale in place": (scale_kernel, {}),
     "backward": (backward_kernel, {"FOR_STUDENT": True, "FOR_TEACHER": False, "FOR_BETA": False}),
+    "backward, teacher": (
+        backward_kernel,
+        {"FOR_STUDENT": False, "FOR_TEACHER": True, "FOR_BETA": False},
+    ),
+    "backward, β": (
+        backward_kernel,
+        {"FOR_STUDENT": False, "FOR_TEACHER": False, "FOR_BETA": True},
+    ),
     "backward, all three": (
         backward_kernel,
         {"FOR_STUDENT": True, "FOR_TEACHER": True, "FOR_BETA": True},
@@ -39,17 +48,22 @@ KERNELS = {
 }
 
 
-def runs(kernel: str, divergence: str) -> bool:
-    """Whether the launcher ever calls this kernel for this divergence."""
+def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = MAX_BLOCK) -> bool:
+    """Whether the launcher ever calls this kernel for this divergence, α and tile."""
+    if kernel == "scale in place":  # it knows of none of them
+        return (divergence, label_weight, block) == ("kl", 0.5, MAX_BLOCK)
+    soft = label_weight < 1
     if kernel == "second sweep of a part":
-        return divergence in ("js", "tv")
-    if kernel == "scale in place":
-        return divergence == "kl"  # it knows of none
-    return not (kernel == "backward, all three" and divergence == "mse_logits")
+        return soft and divergence in ("js", "tv") and block == MAX_BLOCK
+    if "β" in kernel or "all three" in kernel:
+        return soft and divergence != "mse_logits"
+    if "teacher" in kernel:
+        return soft
+    return block == MAX_BLOCK or "one tile" in kernel or "backward" in kernel
 
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
+DTYPES = ("bf16", "fp16", "fp32")  # fp64 compiles too, in more registers than there are
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
 # it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
@@ -88,44 +102,75 @@ class Resources:
     wide_stores: int
 
 
-def compile_kernel(
-    kernel: str, architecture: int, dtype: str, divergence: str, label_weight: float, block: int
-) -> Resources:
-    """Compile one configuration for sm_<architecture> and read its resources; needs no GPU."""
+def compiled(
+    kernel: str,
+    architecture: int,
+    dtype: str,
+    divergence: str,
+    label_weight: float,
+    block: int,
+    *,
+    teacher_dtype: str | None = None,
+    keep: bool = True,
+    temperature_scaling: bool = True,
+    aligned: bool = True,
+) -> CompiledKernel:
+    """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU."""
     function, flags = KERNELS[kernel]
     block, warps = tile_shape(block, divergence)
     if kernel == "join of the parts":
         warps = 1
+    double = "fp64" in (dtype, teacher_dtype)
     flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
         "HARD": label_weight > 0,
-        "HAS_KEEP": True,
-        "TEMPERATURE_SCALING": True,
-        "ACC": tl.float32,
+        "HAS_KEEP": keep,
+        "TEMPERATURE_SCALING": temperature_scaling,
+        "ACC": tl.float64 if double else tl.float32,
         "BLOCK": block,
     }
     names = function.arg_names
     constants = {name: value for name, value in flags.items() if name in names}
-    logits = ("student", "teacher", "grad", "grad_student", "grad_teacher", "gradient")
     numbers = ("beta", "loss", "stats", "grad_loss", "grad_scale", "states", "sums", "beta_parts")
-    numbers += ("factor",)
-    types = {"labels": "*i64", "keep": "*i1", "label_weight": "fp32", "mix": "fp32"}
-    types |= dict.fromkeys(logits, DTYPES[dtype]) | dict.fromkeys(numbers, "*fp32")
+    types = {"labels": "*i64", "keep": "*i1"}
+    types |= dict.fromkeys(("student", "grad", "grad_student", "gradient"), f"*{dtype}")
+    types |= dict.fromkeys(("teacher", "grad_teacher"), f"*{teacher_dtype or dtype}")
+    types |= dict.fromkeys((*numbers, "factor"), "*fp64" if double else "*fp32")
+    types |= {p.name: p.annotation_type for p in function.params if p.annotation_type}
+    absent = {"keep": not keep, "labels": not flags["HARD"]}
+    absent["grad_scale"] = not flags.get("GRADIENT")
+    constants |= {name: None for name in names if absent.get(name)}
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         function,
         {name: types.get(name, "i32") for name in names},
         {(names.index(name),): value for name, value in constants.items()},
-        {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in _ALIGNED},
+        {
+            (i,): [["tt.divisibility", 16]]
+            for i, name in enumerate(names)
+            if aligned and name in _ALIGNED
+        },
     )
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": warps})
+    return triton.compile(source, target=target, options={"num_warps": warps})
+
+
+def compile_kernel(
+    kernel: str,
+    architecture: int,
+    dtype: str,
+    divergence: str,
+    label_weight: float,
+    block: int,
+    **options: Any,
+) -> Resources:
+    """Compile one configuration (arguments as for `compiled`) and read its resources."""
+    binary = compiled(kernel, architecture, dtype, divergence, label_weight, block, **options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+        file.write(binary.asm["cubin"])
         file.flush()
         usage = _run("cuobjdump", "-res-usage", file.name)
-        assembly = _run("nvdisasm", "-c", file.name)
 
     def field(name: str) -> int:
         match = re.search(rf"\b{name}:(\d+)", usage)
@@ -133,6 +178,7 @@ def compile_kernel(
             raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
         return int(match.group(1))
 
+    block, _warps = tile_shape(block, divergence)
     return Resources(
         kernel,
         architecture,
@@ -140,11 +186,19 @@ def compile_kernel(
         divergence,
         label_weight,
         block,
-        warps,
+        binary.metadata.num_warps,
         registers=field("REG"),
         spilt_bytes=field("STACK") + field("LOCAL"),
-        wide_loads=len(re.findall(r"\bLDG\S*\.128", assembly)),
-        wide_stores=len(re.findall(r"\bSTG\S*\.128", assembly)),
+        wide_loads=_wide("ld", binary.asm["ptx"]),
+        wide_stores=_wide("st", binary.asm["ptx"]),
+    )
+
+
+def _wide(access: str, ptx: str) -> int:
+    """128-bit accesses to global memory: ptxas neither joins nor splits them."""
+    of = {"b32": 4, "b64": 2}
+    return sum(
+        int(n) == of[kind] for n, kind in re.findall(rf"\b{access}\.global\S*\.v(\d)\.(b\d+)", ptx)
     )
 
 

@@ -12,6 +12,12 @@ from kdlab.kernels.row_state import JS, KL, MSE, MSE_LOGITS, REVERSE_KL, log1p
 
 
 @triton.jit
+def as_number(x, ACC: tl.constexpr):
+    """A float argument as ACC: kernels declare α and mix fp64, since Triton cuts floats to fp32."""
+    return tl.full((), x, ACC)
+
+
+@triton.jit
 def soften(s, t, beta, m_s, z_s, m_t, z_t):
     """x_s, x_t, q, p and log q − log p (NaN where both are masked) of one tile."""
     x_s = beta * (s - m_s)

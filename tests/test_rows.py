@@ -75,3 +75,12 @@ def test_large_rows_agree_with_the_oracle():
     exact, exact_grad = oracle(s, t)
     assert error(loss, exact) < 1e-6
     assert error(grad, exact_grad) < 1e-6
+
+
+@pytest.mark.parametrize("mix", [1e-7, 1 - 1e-7])
+def test_js_is_finite_at_the_ends_of_mix(mix):
+    s, t = 30 * torch.randn(50, 300), 30 * torch.randn(50, 300)  # classes with p = 0 and with q = 0
+    one = torch.ones(50)
+    loss, stats, _ = rows.forward(s, t, None, None, one, rows.Settings("js", mix, 0.0, True))
+    grads = rows.backward(one, s, t, None, None, one, stats, rows.Settings("js", mix, 0.0, True))
+    assert loss.isfinite().all() and grads[0].isfinite().all()

@@ -11,7 +11,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from kdlab.kernels import launch
 
 import kdlab
-from tests.oracle import DIVERGENCES, error, oracle, peer
+from kdlab import reference
+from tests.oracle import DIVERGENCES, error, gradients, oracle, peer
 
 SIZES = [1, 2, 10, 127, 128, 129, 1000, 4099]
 # The interpreter cuts float32 to bfloat16 towards zero, where the hardware rounds to nearest: up to
@@ -82,7 +83,23 @@ def test_row_strides_and_zero_rows():
     assert empty == 0 and (grad == 0).all()
 
 
-def test_float64_stays_float64():
-    s, t = torch.randn(2, 30).double(), torch.randn(2, 30).double()
-    loss = kdlab.distillation_loss(s, t, backend="triton", reduction="none")
-    torch.testing.assert_close(loss, oracle(s, t)[0], rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_float64_stays_float64(divergence, monkeypatch):
+    monkeypatch.setattr(launch, "MAX_BLOCK", 64)  # α and mix have no short binary fraction
+    s, t = torch.randn(4, 150).double(), torch.randn(4, 150).double()
+    y, beta = torch.randint(0, 150, (4,)), torch.linspace(0.3, 2, 4).double()
+    given = dict(divergence=divergence, label_weight=0.1, mix=0.3)
+
+    def loss(z, z_t, b):
+        return kdlab.distillation_loss(
+            z, z_t, y, beta=b, reduction="none", backend="triton", **given
+        )
+
+    def exact(z, z_t, b):
+        return reference.distillation_rows(z, z_t, y, beta=b, **given)
+
+    found, expected = gradients(loss, s, t, beta), gradients(exact, s, t, beta)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    leaves = [x[:2, ..., :5].clone() if x.dim() == 2 else x[:2].clone() for x in (s, t, beta)]
+    y = torch.tensor([0, 4])
+    assert torch.autograd.gradcheck(loss, [x.requires_grad_() for x in leaves])
