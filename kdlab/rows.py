@@ -16,14 +16,14 @@ from torch import Tensor
 
 from kdlab.divergences import LN_2, Pair, slope, value
 
-# Elements of one chunk: 2¹⁸ float32 values are 1 MB, long enough to hide what Python does between
+# Elements of one chunk: 2¹⁹ float32 values are 2 MB, long enough to hide what Python does between
 # two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
-# together hold no more than BUFFERED_ELEMENTS each: 6 · 4 bytes · 2²¹ = 50 MB.
-CHUNK_ELEMENTS = 1 << 18
+# together hold no more than BUFFERED_ELEMENTS each: 7 · 4 bytes · 2²¹ = 59 MB.
+CHUNK_ELEMENTS = 1 << 19
 BUFFERED_ELEMENTS = 1 << 21
 # Below this many elements in all, starting threads costs more than they save.
 THREADED_ELEMENTS = 1 << 20
-# For a GPU without Triton: six buffers of 256 MB at most.
+# For a GPU without Triton: seven buffers of 256 MB at most.
 GPU_ELEMENTS = 1 << 26
 
 LOG2_E = 1 / LN_2
@@ -180,7 +180,7 @@ def forward(
         if settings.hard:
             found[0] = _soften(s, None, LOG2_E, use.out, use.out)
             found[7] = use.out.sum(-1, keepdim=True)
-        stats[:, i:j] = torch.cat(found, -1).T
+        stats[:, i:j] = torch.cat([x.T for x in found])
         if g is not None:
             drop = None if keep is None else ~keep[i:j, None]
             y = None if labels is None else labels[i:j, None]
