@@ -9,35 +9,70 @@ import time
 
 import pytest
 
-from tests.browser.beta import BETA, CLASS, check
+from kdlab.widgets.row_examples import example_rows
+from tests.browser import beta, instruments, landscape, stepper
 from tests.browser.controls import handle
+from tests.browser.outputs import write_notebook
 
 STEPS = 40
 DRAG_SECONDS = 5
-# The moment a key or the mouse arrives in the page, and each moment at which a bar is redrawn.
-WATCH = """widget => {
-  const seen = (window.kdlabSeen = {moves: [], redrawn: []});
-  const move = () => seen.moves.push(performance.now());
-  window.addEventListener("keydown", move, true);
-  window.addEventListener("mousemove", move, true);
+READ = 4
+BETA = beta.BETA  # the same slider in each of them
+# Where each instrument redraws for a new β at once (what is left for when the slider rests, as the
+# landscape's lowest point, is not counted), and by which changes that shows.
+REDRAWN = {
+    beta.CLASS: (".kdlab-probabilities, .kdlab-gradient", {"attributeFilter": ["height"]}),
+    landscape.CLASS: (".kdlab-landscape", {"attributeFilter": ["href", "d"]}),
+    stepper.CLASS: (".widget-html-content", {"childList": True}),
+}
+# The moment a key or the mouse arrives in the page, and each moment at which a mark is redrawn.
+WATCH = """(widget, [where, changes]) => {
+  if (!window.kdlabSeen) {
+    window.kdlabSeen = {};
+    const move = () => window.kdlabSeen.moves.push(performance.now());
+    window.addEventListener("keydown", move, true);
+    window.addEventListener("mousemove", move, true);
+  }
+  const seen = Object.assign(window.kdlabSeen, {moves: [], redrawn: []});
   const watch = new MutationObserver(() => seen.redrawn.push(performance.now()));
-  for (const figure of widget.querySelectorAll(".kdlab-probabilities, .kdlab-gradient"))
-    watch.observe(figure, {subtree: true, attributeFilter: ["height"]});
+  for (const figure of widget.querySelectorAll(where))
+    watch.observe(figure, {subtree: true, ...changes});
 }"""
 SETTLED = """before => {
   const {redrawn} = window.kdlabSeen;
-  return redrawn.length > before && performance.now() - redrawn.at(-1) > 100;
+  return redrawn.length > before && performance.now() - redrawn.at(-1) > 150;
 }"""
 
 
 @pytest.fixture(scope="module")
-def watched(logits, open_notebook):
-    notebook = open_notebook("beta_explorer.ipynb", "doc/tree")
+def notebook(logits, lab, open_notebook):
+    # A row that has been read: before, no number depends on β.
+    cells = [beta.OPEN, *instruments.CELLS[:3], f"stepper.position = {READ}"]
+    write_notebook(lab[1] / "latency.ipynb", *cells)
+    notebook = open_notebook("latency.ipynb", "doc/tree")
     notebook.run_all()
-    explorer = notebook.widget(CLASS)
-    check(explorer, logits)
-    explorer.evaluate(WATCH)
-    return explorer
+    return notebook
+
+
+@pytest.fixture(params=REDRAWN)
+def watched(request, notebook):
+    """An instrument, seen and watched."""
+    widget = notebook.widget(request.param)
+    widget.css_class = request.param
+    widget.evaluate(WATCH, REDRAWN[request.param])
+    return widget
+
+
+def check(widget, logits):
+    """The marks are right where the slider is."""
+    if widget.css_class == beta.CLASS:
+        beta.check(widget, logits)
+    elif widget.css_class == landscape.CLASS:
+        settings = {"divergence": "kl", "temperature_scaling": True}
+        landscape.check(widget, beta=landscape.beta_of(widget), **settings)
+    else:
+        row = next(iter(example_rows()))
+        stepper.check(widget, row, beta=stepper.beta_of(widget), position=READ)
 
 
 def seen(widget):
@@ -46,7 +81,9 @@ def seen(widget):
 
 def keep(path, **numbers):
     machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "machine": platform.machine()}
-    chromium = numbers.pop("widget").page.context.browser.version
+    widget = numbers.pop("widget")
+    chromium = widget.page.context.browser.version
+    numbers["widget"] = widget.css_class
     report = {**numbers, "chromium": chromium, **machine}
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(report)
@@ -56,10 +93,10 @@ def test_marks_follow_each_step_of_the_slider(watched, logits, artifact):
     slider, waits = handle(watched, BETA), []
     for step in range(STEPS):
         before = seen(watched)
-        slider.press("ArrowRight" if step < STEPS / 2 else "ArrowLeft")
+        slider.press("ArrowLeft" if step // 10 % 2 else "ArrowRight")
         watched.page.wait_for_function(SETTLED, arg=len(before["redrawn"]))
         after = seen(watched)
-        # From the key to the last bar of both figures.
+        # From the key to the last of the marks.
         waits.append(after["redrawn"][-1] - after["moves"][-1])
     check(watched, logits)
     keep(
