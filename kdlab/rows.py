@@ -2,8 +2,8 @@
 
 The same two functions as the Triton kernels in `kernels/`, over a few rows at a time, so that what
 is computed between reading the logits and writing the result stays in the processor's cache. The
-chunks go to a thread each: PyTorch would otherwise split every small operation over the cores and
-wait for all of them each time, which costs more than the operation.
+chunks go to threads with one core each: PyTorch would otherwise split every small operation over
+the cores and wait for all of them each time, many times longer where other processes use them too.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ from torch import Tensor
 from kdlab.divergences import LN_2, Pair, slope, value
 
 # Elements of one chunk: 2¹⁹ float32 values are 2 MB, long enough to hide what Python does between
-# two operations, short enough for the handful of buffers to stay in cache. All threads' buffers
+# two operations, short enough for the handful of buffers to stay in cache; of 2¹⁷ to 2²⁰ the
+# fastest, or as fast as another, on the two cores of benchmarks/results. All threads' buffers
 # together hold no more than BUFFERED_ELEMENTS each: 7 · 4 bytes · 2²¹ = 59 MB.
 CHUNK_ELEMENTS = 1 << 19
 BUFFERED_ELEMENTS = 1 << 21

@@ -47,13 +47,25 @@ class OneThread:
         followed to where it is, and what it passed is left out.
         """
 
+        nothing = arriving = object()
+
         def follow() -> None:
-            if getattr(instrument, name) != control.value:
-                setattr(instrument, name, control.value)
+            nonlocal arriving
+            arriving = control.value
+            try:
+                if getattr(instrument, name) != arriving:
+                    setattr(instrument, name, arriving)
+            finally:
+                arriving = nothing
+
+        def show(change: Any) -> None:
+            # What came from the control is not sent back: it may have moved on by now.
+            if change.new != arriving:
+                control.value = change.new
 
         control.value = getattr(instrument, name)
         control.observe(lambda _: self.bring(follow), "value")
-        instrument.observe(lambda change: setattr(control, "value", change.new), name)
+        instrument.observe(show, name)
 
     def observe(self, widget: Any, act: Callable[[Any], None], name: str = "value") -> None:
         """act(change) when the widget's trait has changed."""

@@ -1,6 +1,5 @@
 """BetaExplorer in a page: its controls, and its marks against the library on the same logits."""
 
-import math
 import re
 
 import pytest
@@ -12,11 +11,20 @@ from kdlab.functional import DIVERGENCES
 from kdlab.metrics import entropy
 from kdlab.widgets import look
 from tests.browser import marks
-from tests.browser.controls import drag, eventually, expect_says, handle, moved, reading, write
+from tests.browser.controls import (
+    BETA,
+    beta_of,
+    drag,
+    eventually,
+    expect_says,
+    handle,
+    moved,
+    reading,
+    write,
+)
 
 CLASS = "kdlab-beta-explorer"
-BETA, EXAMPLE = "β (inverse temperature)", "Example"
-MIX = "Teacher's share in js"
+EXAMPLE, MIX = "Example", "Teacher's share in js"
 # A reader's cell; the test has put the logits beside the notebook.
 OPEN = """\
 import torch
@@ -37,10 +45,7 @@ def check(widget: Locator, logits: tuple[Tensor, Tensor], *, example: int = 0, *
     slider's β."""
 
     def compare() -> None:
-        # The slider reports three digits and moves in eighths of a doubling.
-        said = float(handle(widget, BETA).get_attribute("aria-valuetext"))
-        assert said > 0  # not yet drawn
-        beta = 2 ** (round(8 * math.log2(said)) / 8)
+        beta = beta_of(widget, a_doubling=8)
         z_s, z_t = (rows[example].clone() for rows in logits)
         z_s.requires_grad_()
         loss = kdlab.distillation_loss(z_s, z_t, beta=beta, **settings)

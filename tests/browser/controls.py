@@ -1,5 +1,6 @@
 """What people do to a widget, and what a screen reader or a narrow page makes of it."""
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Locator, Page, expect
 
 ROLES = ("slider", "combobox", "checkbox", "radio", "button", "textbox", "spinbutton", "listbox")
+BETA = "β (inverse temperature)"  # the slider that all instruments for one loss have
 
 
 def eventually(check: Callable[[], None], seconds: float = 30) -> None:
@@ -49,6 +51,11 @@ def reading(slider: Locator) -> float:
 
     eventually(agree)
     return float(shown.replace("−", "-"))
+
+
+def beta_of(widget: Locator, a_doubling: int = 4) -> float:
+    """β as it is, not as rounded for the reader: its slider takes so many steps to a doubling."""
+    return 2 ** (round(a_doubling * math.log2(reading(handle(widget, BETA)))) / a_doubling)
 
 
 def expect_says(slider: Locator, text: str) -> None:

@@ -1,6 +1,5 @@
 """LossLandscape in a page: its controls, and its marks against `distillation_loss` on its plane."""
 
-import math
 from functools import cache
 
 import pytest
@@ -16,6 +15,8 @@ from kdlab.widgets.plane import digits_plane
 from kdlab.widgets.surface import GRID, MARGIN
 from tests.browser import marks
 from tests.browser.controls import (
+    BETA,
+    beta_of,
     click,
     drag,
     enter,
@@ -24,12 +25,11 @@ from tests.browser.controls import (
     handle,
     moved,
     number,
-    reading,
     write,
 )
 
 CLASS = "kdlab-loss-landscape"
-BETA, RATE = "β (inverse temperature)", "Learning rate η"
+RATE = "Learning rate η"
 DROP_A, DROP_B = "Drop at a", "Drop at b"
 SCALING, HOLD = "Multiply the loss by T²", "Hold the colours"
 
@@ -127,11 +127,6 @@ def check_student(widget: Locator, drawn: tuple[float, float], **settings) -> No
     right = accuracy(plane.logits(point.detach(), x)[0], labels)
     # One or two of a hundred may change within that half of a hundredth.
     assert number(widget, r"accuracy on these 100 = ([\d.]+)") == pytest.approx(right, abs=0.021)
-
-
-def beta_of(widget: Locator) -> float:
-    """β as it is, not as rounded for the reader: the slider moves in quarters of a doubling."""
-    return 2 ** (round(4 * math.log2(reading(handle(widget, BETA)))) / 4)
 
 
 def steps(widget: Locator) -> float:

@@ -11,6 +11,8 @@ from kdlab.widgets import look
 from kdlab.widgets.row_examples import example_rows
 from tests.browser import marks
 from tests.browser.controls import (
+    BETA,
+    beta_of,
     click,
     drag,
     enter,
@@ -18,12 +20,11 @@ from tests.browser.controls import (
     handle,
     moved,
     number,
-    reading,
     write,
 )
 
 CLASS = "kdlab-kernel-stepper"
-BETA, TILES_SO_FAR = "β (inverse temperature)", "Tiles so far"
+TILES_SO_FAR = "Tiles so far"
 
 
 def sums(z_s: Tensor, z_t: Tensor, beta: float) -> dict[str, float]:
@@ -83,11 +84,6 @@ def check(widget: Locator, row: str, *, beta: float = 1.0, tile: int = 8, positi
             assert "KL comes when the whole row is read" in text
 
     eventually(compare)
-
-
-def beta_of(widget: Locator) -> float:
-    """β as it is, not as rounded for the reader: the slider moves in quarters of a doubling."""
-    return 2 ** (round(4 * math.log2(reading(handle(widget, BETA)))) / 4)
 
 
 def by_mouse(widget: Locator) -> None:

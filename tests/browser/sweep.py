@@ -1,5 +1,7 @@
 """BetaSweep in a page: its controls, and its curve and verdicts against the same sweep run here."""
 
+from statistics import mean
+
 import pytest
 from playwright.sync_api import Locator
 
@@ -10,10 +12,6 @@ from tests.browser.controls import click, enter, eventually, expect_text, number
 from tests.browser.training import settings_by_keyboard, settings_by_mouse
 
 CLASS = "kdlab-beta-sweep"
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def check(widget: Locator, twin: BetaSweep, words: str) -> None:

@@ -5,8 +5,9 @@ import torch
 
 from kdlab import data
 from tests.browser import marks
-from tests.browser.beta import BETA, CLASS, EXAMPLE, by_keyboard, by_mouse, check
+from tests.browser.beta import CLASS, EXAMPLE, by_keyboard, by_mouse, check
 from tests.browser.controls import (
+    BETA,
     accessible_controls,
     check_legible_at_700_pixels,
     expect_says,

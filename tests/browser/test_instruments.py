@@ -5,6 +5,7 @@ import pytest
 from kdlab.widgets.row_examples import example_rows
 from tests.browser import instruments, landscape, stepper
 from tests.browser.controls import (
+    BETA,
     accessible_controls,
     check_legible_at_700_pixels,
     expect_text,
@@ -50,7 +51,7 @@ def test_what_the_page_asks_for_is_done_in_the_main_thread(notebook):
         "stepper._beta.observe(lambda _: came.append(here()), 'value')\n"
         "stepper.observe(lambda _: done.append(here()), 'beta')"
     )
-    beta = handle(notebook.widget(stepper.CLASS), stepper.BETA)
+    beta = handle(notebook.widget(stepper.CLASS), BETA)
     for key in ("ArrowLeft", "ArrowRight") * 3:
         moved(beta, lambda key=key: beta.press(key))
     notebook.run("assert done and all(done), done")

@@ -4,8 +4,9 @@ import nbformat
 import pytest
 
 from tests.browser import instruments, serving
-from tests.browser.beta import BETA, CLASS, by_keyboard, by_mouse, check
+from tests.browser.beta import CLASS, by_keyboard, by_mouse, check
 from tests.browser.controls import (
+    BETA,
     accessible_controls,
     contrasts,
     eventually,

@@ -11,13 +11,12 @@ import pytest
 
 from kdlab.widgets.row_examples import example_rows
 from tests.browser import beta, instruments, landscape, stepper
-from tests.browser.controls import handle
+from tests.browser.controls import BETA, beta_of, handle
 from tests.browser.outputs import write_notebook
 
 STEPS = 40
 DRAG_SECONDS = 5
 READ = 4
-BETA = beta.BETA  # the same slider in each of them
 # Where each instrument redraws for a new β at once (what is left for when the slider rests, as the
 # landscape's lowest point, is not counted), and by which changes that shows.
 REDRAWN = {
@@ -69,10 +68,10 @@ def check(widget, logits):
         beta.check(widget, logits)
     elif widget.css_class == landscape.CLASS:
         settings = {"divergence": "kl", "temperature_scaling": True}
-        landscape.check(widget, beta=landscape.beta_of(widget), **settings)
+        landscape.check(widget, beta=beta_of(widget), **settings)
     else:
         row = next(iter(example_rows()))
-        stepper.check(widget, row, beta=stepper.beta_of(widget), position=READ)
+        stepper.check(widget, row, beta=beta_of(widget), position=READ)
 
 
 def seen(widget):

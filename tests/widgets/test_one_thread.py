@@ -3,7 +3,11 @@
 import asyncio
 import threading
 
+import ipywidgets
+import traitlets
+
 from kdlab.widgets import DistillationRace, KernelStepper
+from kdlab.widgets.one_thread import OneThread
 
 
 def from_another_thread(act):
@@ -31,6 +35,26 @@ def test_a_control_moved_in_another_thread_waits_for_its_turn():
         assert stepper.beta == stepper._beta.value == 4.0
         stepper.beta = 0.25
         assert stepper._beta.value == 0.25
+
+    asyncio.run(use())
+
+
+def test_a_control_that_moves_on_while_it_is_followed_is_not_sent_back():
+    class Instrument(traitlets.HasTraits):
+        beta = traitlets.Float(1.0)
+
+    async def use():
+        instrument, slider = Instrument(), ipywidgets.FloatSlider(1.0)
+
+        def move_on(change):
+            if change.new == 2.0:
+                from_another_thread(lambda: setattr(slider, "value", 3.0))
+
+        instrument.observe(move_on, "beta")  # between what arrives and what the link makes of it
+        OneThread().link(instrument, "beta", slider)
+        slider.value = 2.0
+        await asyncio.sleep(0.01)
+        assert (instrument.beta, slider.value) == (3.0, 3.0)
 
     asyncio.run(use())
 
