@@ -1,7 +1,6 @@
 """The loss landscape's marks: heat map, isolines, students, minimum and the path of a descent."""
 
 import math
-from contextlib import ExitStack
 from typing import Any
 
 import bqplot
@@ -53,11 +52,14 @@ class LandscapeView:
         half_a, half_b = (self._a[1] - self._a[0]) / 2, (self._b[1] - self._b[0]) / 2
         self._x = bqplot.LinearScale(min=self._a[0] - half_a, max=self._a[-1] + half_a)
         self._y = bqplot.LinearScale(min=self._b[0] - half_b, max=self._b[-1] + half_b)
+        # The axis has a scale of its own: bqplot draws all cells anew when a scale of theirs moves,
+        # and again when their values come. So the cells are shares of the axis, from 0 to 1.
         self.colour = bqplot.ColorScale(colors=VIRIDIS, min=-1, max=1)
+        shares = bqplot.ColorScale(colors=VIRIDIS, min=0, max=1)
         plane = {"x": self._x, "y": self._y}
         flat = np.zeros((len(self._b), len(self._a)))
         self.heat = bqplot.HeatMap(
-            x=self._a, y=self._b, color=flat, scales={**plane, "color": self.colour}
+            x=self._a, y=self._b, color=flat, scales={**plane, "color": shares}
         )
         self.lines = bqplot.Lines(
             x=self._a[:1],
@@ -127,18 +129,17 @@ class LandscapeView:
         ]
         self.map = look.figure(marks, axes, height="400px", kind="kdlab-landscape", right=80)
 
-    def show_surface(self, losses: Any, hold_colours: bool) -> None:
-        """New heights: heat map and isolines; colours from lowest to highest, or as they were."""
-        heights = log_losses(losses)
-        x, y = isolines(self._a, self._b, heights)
-        with ExitStack() as held:
-            for widget in (self.heat, self.lines, self.colour):
-                held.enter_context(widget.hold_sync())
+    def show_surface(self, heights: np.ndarray, hold_colours: bool) -> None:
+        """New heights in the heat map; colours from lowest to highest, or as they were."""
+        with self.colour.hold_sync(), self.heat.hold_sync():  # the last is sent first
             if not hold_colours:
                 low, high = float(heights.min()), float(heights.max())
                 self.colour.min, self.colour.max = low, max(high, low + 1e-6)
-            self.heat.color = heights
-            self.lines.x, self.lines.y = x, y
+            self.heat.color = (heights - self.colour.min) / (self.colour.max - self.colour.min)
+
+    def show_isolines(self, heights: np.ndarray) -> None:
+        with self.lines.hold_sync():
+            self.lines.x, self.lines.y = isolines(self._a, self._b, heights)
 
     def show_minimum(self, point: tuple[float, float] | None) -> None:
         _move(self.minimum, [] if point is None else [point])

@@ -55,9 +55,9 @@ class LossLandscape(ipywidgets.VBox):
 
     >>> landscape = LossLandscape.example()
     >>> landscape.drop(0, 0)
-    >>> landscape.descend(100)
+    >>> landscape.descend(50)
     >>> landscape
-    LossLandscape(beta=0.25, divergence='kl', 100 steps)
+    LossLandscape(beta=0.25, divergence='kl', 50 steps)
     >>> landscape.state["loss"] < 0.5
     True
     """
@@ -103,6 +103,8 @@ class LossLandscape(ipywidgets.VBox):
         thread = OneThread()
         self._controls = landscape_controls.LandscapeControls(self, self._surface, thread)
         thread.observe(self._view.clicked, self._drop_at_click, "y")
+        # Colours at once; isolines when the colours are on their way and no newer β has come.
+        self._isolines_later = Later(lambda: self._view.show_isolines(self._heights), quiet=0)
         self._minimum_later = Later(self._find_minimum, quiet=0.06)
         self._redraw()
         self.observe(self._redraw, ["beta", "divergence", "temperature_scaling", "hold_colours"])
@@ -198,8 +200,9 @@ class LossLandscape(ipywidgets.VBox):
         """End the descent and take the widget off the page."""
         if getattr(self, "_task", None) is not None:
             self._stop()
-        if hasattr(self, "_minimum_later"):
-            self._minimum_later.cancel()
+        for later in ("_isolines_later", "_minimum_later"):
+            if hasattr(self, later):
+                getattr(self, later).cancel()
         super().close()
 
     def __repr__(self) -> str:
@@ -259,7 +262,9 @@ class LossLandscape(ipywidgets.VBox):
 
     def _redraw(self, _change: Any = None) -> None:
         self._losses = self._surface.losses(**self._settings)
-        self._view.show_surface(self._losses, self.hold_colours)
+        self._heights = landscape_view.log_losses(self._losses)
+        self._view.show_surface(self._heights, self.hold_colours)
+        self._isolines_later.soon()
         self._minimum_later.soon()
         self._show_student()
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -14,19 +14,23 @@ SMALL = 100_000
 
 
 @contextmanager
-def threads_for(model: nn.Module) -> Iterator[None]:
-    """One thread for PyTorch's operators while a small model (100,000 parameters) trains.
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch's operators, for what is small and runs while a page is drawn.
 
-    It gains nothing from a second one, and where the cores are shared, by a browser say, every
+    It gains little from a second one, and where the cores are shared, by a browser say, every
     operator would wait until its threads have all had their turn.
     """
     before = torch.get_num_threads()
-    if parameter_count(model) <= SMALL:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(model: nn.Module) -> AbstractContextManager[None]:
+    """One thread while a small model (100,000 parameters) trains."""
+    return one_thread() if parameter_count(model) <= SMALL else nullcontext()
 
 
 class Slices:

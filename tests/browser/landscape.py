@@ -80,6 +80,8 @@ def check(widget: Locator, span: tuple[float, float] | None = None, **settings) 
 
     def compare() -> None:
         figure = widget.locator(".kdlab-landscape")
+        ticks = marks.colour_axis(figure)
+        assert (ticks[0], ticks[-1]) == pytest.approx((low_end, high_end), abs=0.051)
         drawn = marks.heat_map(figure, GRID, GRID)
         for row in range(0, GRID, 3):
             for column in range(0, GRID, 3):
@@ -125,8 +127,8 @@ def check_student(widget: Locator, drawn: tuple[float, float], **settings) -> No
     )
     plane, x, _, labels = digits_plane(0)
     right = accuracy(plane.logits(point.detach(), x)[0], labels)
-    # One or two of a hundred may change within that half of a hundredth.
-    assert number(widget, r"accuracy on these 100 = ([\d.]+)") == pytest.approx(right, abs=0.021)
+    # One or two of the fifty may change within that half of a hundredth.
+    assert number(widget, r"accuracy on these 50 = ([\d.]+)") == pytest.approx(right, abs=0.041)
 
 
 def steps(widget: Locator) -> float:

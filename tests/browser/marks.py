@@ -125,6 +125,20 @@ def points(figure: Locator, log: str = "") -> dict[str, tuple[float, float]]:
     return {colour: tuple(point) for colour, point in drawn}
 
 
+def colour_axis(figure: Locator) -> list[float]:
+    """The numbers at the colour axis, the rightmost one, in increasing order."""
+    texts = figure.evaluate(
+        """figure => {
+          const axes = [...figure.querySelectorAll("g.axis")]
+            .map(axis => [...axis.querySelectorAll("g.tick")].filter(tick => tick.textContent))
+            .filter(ticks => ticks.length);
+          const right = ticks => ticks[0].getBoundingClientRect().left;
+          return axes.sort((one, other) => right(other) - right(one))[0].map(t => t.textContent);
+        }"""
+    )
+    return sorted(float(text.replace("−", "-")) for text in texts)
+
+
 def heat_map(figure: Locator, columns: int, rows: int) -> list[list[tuple[int, int, int]]]:
     """The colour (red, green, blue) in the middle of each cell, rows from the top."""
     drawn = figure.evaluate(

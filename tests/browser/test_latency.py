@@ -17,12 +17,18 @@ from tests.browser.outputs import write_notebook
 STEPS = 40
 DRAG_SECONDS = 5
 READ = 4
-# Where each instrument redraws for a new β at once (what is left for when the slider rests, as the
-# landscape's lowest point, is not counted), and by which changes that shows.
+# Where each instrument redraws for a new β, and by which changes that shows. The landscape's
+# isolines are counted apart: they wait until its colours are away and nothing newer has come, and
+# bqplot moves lines in the display's next frame. Its lowest point waits until the slider rests.
 REDRAWN = {
-    beta.CLASS: (".kdlab-probabilities, .kdlab-gradient", {"attributeFilter": ["height"]}),
-    landscape.CLASS: (".kdlab-landscape", {"attributeFilter": ["href", "d"]}),
-    stepper.CLASS: (".widget-html-content", {"childList": True}),
+    "beta-explorer": (
+        beta,
+        ".kdlab-probabilities, .kdlab-gradient",
+        {"attributeFilter": ["height"]},
+    ),
+    "loss-landscape": (landscape, ".kdlab-landscape", {"attributeFilter": ["href"]}),
+    "isolines": (landscape, ".kdlab-landscape", {"attributeFilter": ["d"]}),
+    "kernel-stepper": (stepper, ".widget-html-content", {"childList": True}),
 }
 # The moment a key or the mouse arrives in the page, and each moment at which a mark is redrawn.
 WATCH = """(widget, [where, changes]) => {
@@ -33,7 +39,8 @@ WATCH = """(widget, [where, changes]) => {
     window.addEventListener("mousemove", move, true);
   }
   const seen = Object.assign(window.kdlabSeen, {moves: [], redrawn: []});
-  const watch = new MutationObserver(() => seen.redrawn.push(performance.now()));
+  seen.watch?.disconnect();
+  const watch = seen.watch = new MutationObserver(() => seen.redrawn.push(performance.now()));
   for (const figure of widget.querySelectorAll(where))
     watch.observe(figure, {subtree: true, ...changes});
 }"""
@@ -56,17 +63,18 @@ def notebook(logits, lab, open_notebook):
 @pytest.fixture(params=REDRAWN)
 def watched(request, notebook):
     """An instrument, seen and watched."""
-    widget = notebook.widget(request.param)
-    widget.css_class = request.param
-    widget.evaluate(WATCH, REDRAWN[request.param])
+    instrument, *redrawn = REDRAWN[request.param]
+    widget = notebook.widget(instrument.CLASS)
+    widget.instrument, widget.marks = instrument, request.param
+    widget.evaluate(WATCH, redrawn)
     return widget
 
 
 def check(widget, logits):
     """The marks are right where the slider is."""
-    if widget.css_class == beta.CLASS:
+    if widget.instrument is beta:
         beta.check(widget, logits)
-    elif widget.css_class == landscape.CLASS:
+    elif widget.instrument is landscape:
         settings = {"divergence": "kl", "temperature_scaling": True}
         landscape.check(widget, beta=beta_of(widget), **settings)
     else:
@@ -75,14 +83,14 @@ def check(widget, logits):
 
 
 def seen(widget):
-    return widget.page.evaluate("window.kdlabSeen")
+    return widget.page.evaluate("({moves: kdlabSeen.moves, redrawn: kdlabSeen.redrawn})")
 
 
 def keep(path, **numbers):
     machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "machine": platform.machine()}
     widget = numbers.pop("widget")
     chromium = widget.page.context.browser.version
-    numbers["widget"] = widget.css_class
+    numbers["marks"] = widget.marks
     report = {**numbers, "chromium": chromium, **machine}
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(report)
@@ -93,7 +101,7 @@ def test_marks_follow_each_step_of_the_slider(watched, logits, artifact):
     for step in range(STEPS):
         before = seen(watched)
         slider.press("ArrowLeft" if step // 10 % 2 else "ArrowRight")
-        watched.page.wait_for_function(SETTLED, arg=len(before["redrawn"]))
+        watched.page.wait_for_function(SETTLED, arg=len(before["redrawn"]), polling=100)
         after = seen(watched)
         # From the key to the last of the marks.
         waits.append(after["redrawn"][-1] - after["moves"][-1])

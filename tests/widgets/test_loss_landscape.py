@@ -51,7 +51,9 @@ def test_the_map_is_the_librarys_loss_of_the_student_there(settings):
         student = landscape._surface.plane.student(state["a"][i], state["b"][j])
         assert state["losses"][i][j] == pytest.approx(loss_of(landscape, student), rel=1e-4)
     heights = torch.tensor(state["losses"]).T.log10()
-    torch.testing.assert_close(torch.tensor(landscape._view.heat.color), heights)
+    shares, axis = torch.tensor(landscape._view.heat.color), landscape._view.colour
+    assert (shares.min(), shares.max()) == (0, 1)
+    torch.testing.assert_close(axis.min + (axis.max - axis.min) * shares, heights)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
