@@ -14,7 +14,7 @@ SMALL = 100_000
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """One thread for PyTorch's operators, for what is small and runs while a page is drawn.
 
     It gains little from a second one, and where the cores are shared, by a browser say, every
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 def threads_for(model: nn.Module) -> AbstractContextManager[None]:
     """One thread while a small model (100,000 parameters) trains."""
-    return one_thread() if parameter_count(model) <= SMALL else nullcontext()
+    return single_threaded() if parameter_count(model) <= SMALL else nullcontext()
 
 
 class Slices:

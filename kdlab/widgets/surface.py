@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdlab.functional import distillation_loss
 from kdlab.widgets.plane import Plane
-from kdlab.widgets.slices import one_thread
+from kdlab.widgets.slices import single_threaded
 
 # 31 × 31 students; margins around the three corners, as shares of what they span.
 GRID, MARGIN = 31, 0.45
@@ -51,7 +51,7 @@ class Surface:
 
     def losses(self, **settings: Any) -> Tensor:
         """The loss on the grid: (A, B), rows along a."""
-        with one_thread():
+        with single_threaded():
             return self._mean_loss(self._logits, settings).reshape(len(self.a), len(self.b))
 
     def loss_and_slope(self, points: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
