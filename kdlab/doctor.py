@@ -22,7 +22,7 @@ class Check:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{'ok ' if self.good else 'NO '} {self.name:<12} {self.found}"
+        line = f"{'ok ' if self.good else 'NO '} {self.name:<15} {self.found}"
         return f"{line}\n       → {self.remedy}" if self.remedy and not self.good else line
 
 
@@ -80,6 +80,7 @@ def diagnose() -> list[Check]:
         _package("jupyterlab"),
         _front_end("ipywidgets", "@jupyter-widgets/jupyterlab-manager"),
         _front_end("bqplot", "bqplot"),
+        _front_end("bqplot-image-gl", "bqplot-image-gl"),
         _package("mnist1d"),
     ]
 

@@ -80,7 +80,7 @@ class LandscapeControls:
         box, wrap = ipywidgets.Layout, ipywidgets.Layout(**look.WRAP)
         left = ipywidgets.VBox(
             [landscape_view.key(), view.map],
-            layout=box(flex="1 1 400px", min_width="300px"),
+            layout=box(flex="1 1 450px", min_width="300px"),
         )
         right = ipywidgets.VBox(
             [self._student, self._minimum], layout=box(width="240px", flex="0 1 240px")

@@ -7,6 +7,7 @@ import bqplot
 import contourpy
 import ipywidgets
 import numpy as np
+from bqplot_image_gl import Contour
 
 from kdlab.widgets import look
 from kdlab.widgets.surface import Surface
@@ -26,21 +27,13 @@ def log_losses(losses: Any) -> np.ndarray:
     return np.log10(np.maximum(losses.numpy().T, SMALLEST))
 
 
-def isolines(a: np.ndarray, b: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of all isolines, both (lines, points); short lines repeat their last point.
-
-    (bqplot takes a NaN that lifts the pen, but writes errors to the page's console over it.)
-    """
+def isolines(a: np.ndarray, b: np.ndarray, heights: np.ndarray) -> tuple[list[float], list]:
+    """Levels of log₁₀ of the loss, and for each a list of its lines, (points, 2) arrays."""
     low = math.ceil(heights.min() * LINES_PER_DECADE)
     high = math.floor(heights.max() * LINES_PER_DECADE)
     generator = contourpy.contour_generator(a, b, heights)
-    nowhere = np.full((1, 2), [a[0], b[0]])
-    pieces = [nowhere]
-    for level in range(low, high + 1):
-        pieces += [np.asarray(line) for line in generator.lines(level / LINES_PER_DECADE)]
-    longest = max(map(len, pieces))
-    full = np.stack([np.pad(p, ((0, longest - len(p)), (0, 0)), "edge") for p in pieces])
-    return full[..., 0], full[..., 1]
+    levels = [step / LINES_PER_DECADE for step in range(low, high + 1)]
+    return levels, [generator.lines(level) for level in levels]
 
 
 class LandscapeView:
@@ -61,13 +54,14 @@ class LandscapeView:
         self.heat = bqplot.HeatMap(
             x=self._a, y=self._b, color=flat, scales={**plane, "color": shares}
         )
-        self.lines = bqplot.Lines(
-            x=self._a[:1],
-            y=self._b[:1],
+        # Drawn as soon as they come; bqplot's own Lines move in the display's next frame.
+        self.lines = Contour(
+            level=[],
+            contour_lines=[],
             scales=plane,
-            colors=["white"],
-            stroke_width=1,
-            opacities=[0.55],
+            color="rgba(255, 255, 255, 0.55)",
+            label=" ",  # "" would write each level on its line
+            label_steps=1000,
         )
         corners = surface.plane.corners.numpy()
         self.corners = self._points("square", "white", corners[:, 0], corners[:, 1], size=50)
@@ -139,7 +133,7 @@ class LandscapeView:
 
     def show_isolines(self, heights: np.ndarray) -> None:
         with self.lines.hold_sync():
-            self.lines.x, self.lines.y = isolines(self._a, self._b, heights)
+            self.lines.level, self.lines.contour_lines = isolines(self._a, self._b, heights)
 
     def show_minimum(self, point: tuple[float, float] | None) -> None:
         _move(self.minimum, [] if point is None else [point])

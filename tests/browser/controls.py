@@ -188,7 +188,11 @@ def overflow(widget: Locator) -> list[str]:
             const box = item.getBoundingClientRect();
             const scrolls = getComputedStyle(item).overflowX !== "visible"
               && item.scrollWidth > item.clientWidth + margin && item instanceof HTMLElement;
-            return scrolls || box.right > edge.right + margin || box.left < edge.left - margin;
+            // A figure is drawn anew, some time later, for a new width; its marks are clipped.
+            const area = item.matches(".plotarea_events") && item.ownerSVGElement;
+            const cut = area && box.right > area.getBoundingClientRect().right;
+            const out = box.right > edge.right + margin || box.left < edge.left - margin;
+            return scrolls || cut || out;
           }).map(item => {
             const box = item.getBoundingClientRect();
             const name = `${item.tagName}.${item.getAttribute("class")}`;

@@ -1,10 +1,12 @@
 """LossLandscape in a page: its controls, and its marks against `distillation_loss` on its plane."""
 
+import math
 from functools import cache
 
 import pytest
 import torch
 from playwright.sync_api import Locator
+from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
 import kdlab
@@ -70,7 +72,7 @@ def colour(share: float) -> list[float]:
 
 
 def check(widget: Locator, span: tuple[float, float] | None = None, **settings) -> None:
-    """Wait until the colours of the map, its lowest point and its student are as the loss says.
+    """Wait until the map's colours, isolines, lowest point and student are as the loss says.
 
     span: lowest and highest log₁₀ of the loss that the colours stand for; by default the map's.
     """
@@ -88,6 +90,7 @@ def check(widget: Locator, span: tuple[float, float] | None = None, **settings) 
                 expected = colour(share[row, column].item())
                 # Four in 255 is a hundredth of the way: less than from cell to cell.
                 assert drawn[row][column] == pytest.approx(expected, abs=4), (row, column)
+        check_isolines(marks.isolines(figure), high)
         points = marks.points(figure)
         lowest = (
             number(widget, r"Lowest point\na = ([−\d.]+)"),
@@ -101,6 +104,20 @@ def check(widget: Locator, span: tuple[float, float] | None = None, **settings) 
             check_student(widget, points[marks.rgb(look.STUDENT)], **settings)
 
     eventually(compare)
+
+
+def check_isolines(drawn: list[list[tuple[float, float]]], high: Tensor) -> None:
+    """A line for each fifth of a decade that the losses span, and the loss on each is its own."""
+    levels = range(math.ceil(5 * high.min().item()), math.floor(5 * high.max().item()) + 1)
+    assert len(drawn) == len(levels)
+    a, b = grid()[0, :, 0].numpy(), grid()[:, 0, 1].flip(0).numpy()
+    on_the_map = RegularGridInterpolator(
+        (b, a), high.flip(0).numpy(), bounds_error=False, fill_value=None
+    )
+    for fifths, line in zip(levels, drawn, strict=True):
+        found = on_the_map([(y, x) for x, y in line])
+        # Half a pixel is up to 0.03 of a decade, where the map is steepest.
+        assert found == pytest.approx(fifths / 5, abs=0.05)
 
 
 def student(widget: Locator) -> tuple[float, float]:

@@ -111,6 +111,24 @@ def lines(figure: Locator, log: str = "") -> dict[str, list[tuple[float, float]]
     return found
 
 
+def isolines(figure: Locator) -> list[list[tuple[float, float]]]:
+    """The points (x, y) of all lines of each level of a contour mark, in the axes' units."""
+    return figure.evaluate(
+        f"""figure => {{
+          const {{x, y}} = ({PLACES})(figure, "");
+          const levels = [...figure.querySelectorAll("path:not([class])")]
+            .filter(path => path.getAttribute("d") && path.getAttribute("fill") === "none");
+          return levels.map(level => {{
+            const onScreen = level.getScreenCTM();
+            return level.getAttribute("d").split(/[ML]/).filter(Boolean).map(pair => {{
+              const at = new DOMPoint(...pair.split(",").map(Number)).matrixTransform(onScreen);
+              return [x(at.x), y(at.y)];
+            }});
+          }});
+        }}"""
+    )
+
+
 def points(figure: Locator, log: str = "") -> dict[str, tuple[float, float]]:
     """Where each visible scatter point lies, in the axes' units, by its colour; `log` as above."""
     drawn = figure.evaluate(

@@ -43,11 +43,18 @@ def page(browser, tmp_path_factory):
         page.close()
 
 
+def in_view(page, css_class):
+    """The widget with its figures: bqplot draws what is in view."""
+    widget = page.locator(f".{css_class}")
+    widget.wait_for(timeout=300_000)  # the page's later cells may still be running
+    widget.scroll_into_view_if_needed()
+    widget.locator("svg.svg-figure").first.wait_for()
+    return widget
+
+
 @pytest.fixture
 def explorer(page):
-    widget = page.locator(f".{CLASS}")
-    widget.scroll_into_view_if_needed()
-    return widget
+    return in_view(page, CLASS)
 
 
 def test_shows_the_widgets_and_no_code(page, explorer, trained, artifact):
@@ -83,14 +90,7 @@ def test_each_widget_stands_under_its_heading(page):
 
 @pytest.mark.parametrize("css_class", instruments.CLASSES)
 def test_the_other_instruments_by_mouse_and_keyboard(page, css_class):
-    def widget_of(css_class):
-        widget = page.locator(f".{css_class}")
-        widget.wait_for(timeout=300_000)  # the page's later cells may still be running
-        widget.scroll_into_view_if_needed()  # bqplot draws what is in view
-        widget.locator("svg.svg-figure").first.wait_for()
-        return widget
-
-    instruments.use(css_class, widget_of)
+    instruments.use(css_class, lambda css_class: in_view(page, css_class))
     assert page.problems == []
 
 
@@ -100,13 +100,15 @@ def test_every_control_of_the_page_has_a_name(page):
     assert all(name for _, name in controls), controls
 
 
-def test_at_700_pixels(page, explorer, artifact):
+@pytest.mark.parametrize("css_class", (CLASS, *instruments.CLASSES))
+def test_at_700_pixels(page, css_class, artifact):
     page.set_viewport_size({"width": 700, "height": 1000})
+    widget = in_view(page, css_class)
 
     def fits():
         assert page.evaluate("document.documentElement.scrollWidth") <= 700
-        assert overflow(explorer) == []
+        assert overflow(widget) == []
 
     eventually(fits)
-    assert [(text, ratio) for text, ratio in contrasts(explorer) if ratio < 4.5] == []
-    page.screenshot(path=artifact("page.png"), full_page=True)
+    widget.screenshot(path=artifact(f"{css_class}.png"))
+    assert [(text, ratio) for text, ratio in contrasts(widget) if ratio < 4.5] == []

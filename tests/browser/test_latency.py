@@ -17,9 +17,8 @@ from tests.browser.outputs import write_notebook
 STEPS = 40
 DRAG_SECONDS = 5
 READ = 4
-# Where each instrument redraws for a new β, and by which changes that shows. The landscape's
-# isolines are counted apart: they wait until its colours are away and nothing newer has come, and
-# bqplot moves lines in the display's next frame. Its lowest point waits until the slider rests.
+# Where each instrument redraws for a new β, and by which changes that shows. The landscape's lowest
+# point is not among them: it waits until the slider rests. Its isolines come after its colours.
 REDRAWN = {
     "beta-explorer": (
         beta,
