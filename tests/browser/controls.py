@@ -25,6 +25,7 @@ def eventually(check: Callable[[], None], seconds: float = 30) -> None:
 
 def drag(handle: Locator, pixels: float, steps: int = 10) -> None:
     """Take a slider's handle with the mouse and move it sideways."""
+    handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     mouse = handle.page.mouse
