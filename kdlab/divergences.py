@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
+TAKES_X = tuple(SWAPPED)  # the others look at v and u alone; their x may hold anything
 LN_2 = math.log(2)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdlab.divergences import LN_2, Pair, slope, value
+from kdlab.divergences import LN_2, TAKES_X, Pair, slope, value
 
 # Elements of one chunk: 2¹⁹ float32 values are 2 MB, long enough to hide what Python does between
 # two operations, short enough for the handful of buffers to stay in cache; of 2¹⁷ to 2²⁰ the
@@ -104,8 +104,11 @@ def _for_each_chunk(
         run(0)
         return
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run_alone, range(threads)))
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(run_alone, first) for first in range(1, threads)]
+            run_alone(0)
+            for other in others:
+                other.result()
     finally:
         torch.set_num_threads(cores)
 
@@ -123,13 +126,25 @@ def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tens
     return m
 
 
-def _difference(s: Tensor, t: Tensor, out: Tensor) -> Tensor:
-    """z_t − z_s, 0 where both are −inf (or the same infinity), in `out`."""
+def _difference(
+    s: Tensor, t: Tensor, out: Tensor, squares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """z_t − z_s, 0 where both are −inf (or the same infinity), in `out`, and its sums.
+
+    The sums are of its squares where there is a buffer to make them in.
+    """
+
+    def total() -> Tensor:
+        terms = out if squares is None else torch.mul(out, out, out=squares)
+        return terms.sum(-1, keepdim=True)
+
     torch.sub(t.to(out.dtype), s, out=out)
+    sums = total()
     # inf − inf = NaN: only then the slow way (asking a GPU is slower still)
-    if out.is_cuda or out.sum().isnan():
+    if sums.is_cuda or sums.isnan().any():
         out.masked_fill_(t == s, 0.0)
-    return out
+        sums = total()
+    return out, sums
 
 
 def _dot(slopes: Tensor, x: Tensor) -> Tensor:
@@ -162,7 +177,7 @@ def forward(
     wanted = gradient_scale is not None
     gradient = student.new_empty(student.shape if wanted else 0)
     g = None if gradient_scale is None else gradient_scale.to(dtype).expand(rows, 1)
-    c = b * LOG2_E
+    c, takes_x = b * LOG2_E, settings.divergence in TAKES_X
 
     def chunk(i: int, j: int, use: Buffers) -> None:
         s, t = student[i:j], teacher[i:j]
@@ -170,11 +185,11 @@ def forward(
         found = [zero] * len(STATS)
         soft: Pair | Tensor | None = None
         if settings.soft and settings.divergence == "mse_logits":
-            soft = _difference(s, t, use.scratch)
-            found[6] = torch.mul(soft, soft, out=use.scratch_2).sum(-1, keepdim=True)
+            soft, found[6] = _difference(s, t, use.scratch, use.scratch_2)
         elif settings.soft:
-            found[0] = _soften(s, None, c[i:j], use.x_s, use.v)
-            found[2] = _soften(t, None, c[i:j], use.x_t, use.u)
+            x_s, x_t = (use.x_s, use.x_t) if takes_x else (use.v, use.u)
+            found[0] = _soften(s, None, c[i:j], x_s, use.v)
+            found[2] = _soften(t, None, c[i:j], x_t, use.u)
             found[1], found[3] = (x.sum(-1, keepdim=True) for x in (use.v, use.u))
             soft = _pair(settings, use, found[1], found[3])
             found[6], found[4], found[5] = value(soft, for_teacher=g is None)
@@ -293,6 +308,7 @@ def backward(
     grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     share = 1 - settings.label_weight
+    takes_x = for_beta or settings.divergence in TAKES_X
 
     def chunk(i: int, j: int, use: Buffers) -> None:
         b = b_all[i:j]
@@ -303,10 +319,11 @@ def backward(
         drop = None if keep is None else ~keep[i:j, None]
         soft: Pair | Tensor | None = None
         if settings.soft and settings.divergence == "mse_logits":
-            soft = _difference(s, t, use.scratch)
+            soft, _ = _difference(s, t, use.scratch)
         elif settings.soft:
-            _soften(s, m_s, b * LOG2_E, use.x_s, use.v)
-            _soften(t, m_t, b * LOG2_E, use.x_t, use.u)
+            x_s, x_t = (use.x_s, use.x_t) if takes_x else (use.v, use.u)
+            _soften(s, m_s, b * LOG2_E, x_s, use.v)
+            _soften(t, m_t, b * LOG2_E, x_t, use.u)
             soft = _pair(settings, use, z_s, z_t)
 
         if for_beta and isinstance(soft, Pair):
