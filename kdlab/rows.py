@@ -1,31 +1,18 @@
 """The loss of each row and its gradients, in PyTorch: what `distillation_loss` runs without a GPU.
 
-The same two functions as the Triton kernels in `kernels/`, over a few rows at a time, so that what
-is computed between reading the logits and writing the result stays in the processor's cache. The
-chunks go to threads with one core each: PyTorch would otherwise split every small operation over
-the cores and wait for all of them each time, many times longer where other processes use them too.
+The same two functions as the Triton kernels in `kernels/`, over a few rows at a time (see
+`kdlab.chunks`), so that what is computed on the way from the logits to the result stays in cache.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kdlab.chunks import for_each_chunk
 from kdlab.divergences import LN_2, TAKES_X, Pair, slope, value
-
-# Elements of one chunk: 2¹⁹ float32 values are 2 MB, long enough to hide what Python does between
-# two operations, short enough for the handful of buffers to stay in cache; of 2¹⁷ to 2²⁰ the
-# fastest, or as fast as another, on the two cores of benchmarks/results. All threads' buffers
-# together hold no more than BUFFERED_ELEMENTS each: 7 · 4 bytes · 2²¹ = 59 MB.
-CHUNK_ELEMENTS = 1 << 19
-BUFFERED_ELEMENTS = 1 << 21
-# Below this many elements in all, starting threads costs more than they save.
-THREADED_ELEMENTS = 1 << 20
-# For a GPU without Triton: seven buffers of 256 MB at most.
-GPU_ELEMENTS = 1 << 26
 
 LOG2_E = 1 / LN_2
 
@@ -57,7 +44,7 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 class Buffers(NamedTuple):
-    """Memory for one chunk after another: malloc would hand it back and fetch it anew each time."""
+    """Memory for a chunk, (rows, V) each."""
 
     x_s: Tensor
     x_t: Tensor
@@ -67,50 +54,9 @@ class Buffers(NamedTuple):
     scratch_2: Tensor
     out: Tensor  # only touched where a gradient is kept in another dtype
 
-    def rows(self, n: int) -> "Buffers":
-        return Buffers(*(buffer[:n] for buffer in self))
-
     def out_or(self, place: Tensor) -> Tensor:
         """Where to make a gradient that belongs into `place`: right there, if the dtypes agree."""
         return place if place.dtype == self.out.dtype else self.out
-
-
-def _for_each_chunk(
-    work: Callable[[int, int, Buffers], None], rows: int, classes: int, like: Tensor
-) -> None:
-    """work(i, j, buffers) for chunks of rows [i, j), each thread with one core and its buffers."""
-    cores = torch.get_num_threads()
-    on_cpu = like.device.type == "cpu"  # a GPU wants large operations, all on the caller's stream
-    threads = min(cores, rows) if on_cpu and rows * classes >= THREADED_ELEMENTS else 1
-    elements = min(CHUNK_ELEMENTS, BUFFERED_ELEMENTS // threads) if on_cpu else GPU_ELEMENTS
-    step = max(1, min(elements // classes, -(-rows // threads)))
-    starts = range(0, rows, step)
-
-    # From the caller's heap: that of a thread goes back to the system with the thread.
-    memory = like.new_empty(threads, len(Buffers._fields), step, classes)
-
-    def run(first: int) -> None:
-        buffers = Buffers(*memory[first])
-        with torch.no_grad():  # a new thread starts with gradients on
-            for start in starts[first::threads]:
-                end = min(start + step, rows)
-                work(start, end, buffers.rows(end - start))
-
-    def run_alone(first: int) -> None:
-        torch.set_num_threads(1)  # of this thread, and of threads that start after it
-        run(first)
-
-    if threads == 1:
-        run(0)
-        return
-    try:
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(run_alone, first) for first in range(1, threads)]
-            run_alone(0)
-            for other in others:
-                other.result()
-    finally:
-        torch.set_num_threads(cores)
 
 
 def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tensor) -> Tensor:
@@ -179,7 +125,8 @@ def forward(
     g = None if gradient_scale is None else gradient_scale.to(dtype).expand(rows, 1)
     c, takes_x = b * LOG2_E, settings.divergence in TAKES_X
 
-    def chunk(i: int, j: int, use: Buffers) -> None:
+    def chunk(i: int, j: int, memory: Tensor) -> None:
+        use = Buffers(*memory)
         s, t = student[i:j], teacher[i:j]
         zero = stats.new_zeros(j - i, 1)
         found = [zero] * len(STATS)
@@ -205,7 +152,7 @@ def forward(
             _store(place, out, drop)
 
     if rows:
-        _for_each_chunk(chunk, rows, classes, stats)
+        for_each_chunk(chunk, rows, classes, len(Buffers._fields), stats)
     return _loss(student, labels, keep, b, stats, settings), stats, gradient
 
 
@@ -310,7 +257,8 @@ def backward(
     share = 1 - settings.label_weight
     takes_x = for_beta or settings.divergence in TAKES_X
 
-    def chunk(i: int, j: int, use: Buffers) -> None:
+    def chunk(i: int, j: int, memory: Tensor) -> None:
+        use = Buffers(*memory)
         b = b_all[i:j]
         g = grad_loss[i:j, None].to(dtype)
         found = stats[:, i:j].unsqueeze(-1).unbind()
@@ -350,5 +298,5 @@ def backward(
             _store(place, out, drop)
 
     if rows:
-        _for_each_chunk(chunk, rows, classes, stats)
+        for_each_chunk(chunk, rows, classes, len(Buffers._fields), stats)
     return grad_student, grad_teacher, grad_beta

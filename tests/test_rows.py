@@ -1,7 +1,5 @@
 """The PyTorch implementation where its chunks and its threads matter."""
 
-import threading
-
 import pytest
 import torch
 
@@ -9,60 +7,26 @@ from kdlab import rows
 from tests.oracle import DIVERGENCES, error, oracle
 
 
-@pytest.fixture
-def three_threads(monkeypatch):
-    """Small problems in threads too, whatever OMP_NUM_THREADS says; who called set_num_threads."""
-    before, callers = torch.get_num_threads(), []
-    set_num_threads = torch.set_num_threads
-
-    def watched(n):
-        callers.append(threading.current_thread())
-        set_num_threads(n)
-
-    set_num_threads(3)
-    monkeypatch.setattr(torch, "set_num_threads", watched)
-    monkeypatch.setattr(rows, "THREADED_ELEMENTS", 1)
-    yield callers
-    set_num_threads(before)
-
-
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_threads_do_not_show(three_threads, divergence):
+def test_chunks_and_threads_do_not_show(divergence, crowded, several_chunks):
     s, t, y = torch.randn(10, 40), torch.randn(10, 40), torch.randint(0, 40, (10,))
     settings, beta = rows.Settings(divergence, 0.3, 0.5, True), torch.linspace(0.3, 2, 10)
     beta.requires_grad_()  # a thread starts with gradients on, and must not record them
-    given = (s, t, y, None, beta, settings, torch.tensor(0.5))
-    parts = rows.forward(*given)
-    every = (True, True, True)
-    grads = rows.backward(torch.ones(10), *given[:5], parts[1], settings, every)
-    # the caller, once a call, and at least one thread of its own
-    assert threading.current_thread() in three_threads and len(set(three_threads)) > 1
-    assert torch.get_num_threads() == 3
-    rows.THREADED_ELEMENTS = 1 << 20
-    with torch.no_grad():
-        whole = rows.forward(*given)
+    given, ones, every = (
+        (s, t, y, None, beta, settings, torch.tensor(0.5)),
+        torch.ones(10),
+        (True,) * 3,
+    )
+
+    def both():
+        found = rows.forward(*given)
+        return *found, *rows.backward(torch.ones(10), *given[:5], found[1], settings, every)
+
+    whole = both()
+    several_chunks(crowded)
+    parts = both()
     assert not any(x.requires_grad for x in parts)
-    torch.testing.assert_close(parts, whole)
-    alone = rows.backward(torch.ones(10), *given[:5], whole[1], settings, every)
-    torch.testing.assert_close(grads, alone)
-
-
-def test_an_error_in_a_thread_arrives_and_the_threads_are_given_back(three_threads):
-    def fails(i, j, buffers):
-        raise ValueError(f"rows {i} to {j}")
-
-    with pytest.raises(ValueError, match="rows 0 to"):
-        rows._for_each_chunk(fails, 6, 5, torch.zeros(1))
-    assert torch.get_num_threads() == 3
-
-
-def test_chunks_do_not_show(monkeypatch):
-    s, t, y = torch.randn(9, 13), torch.randn(9, 13), torch.randint(0, 13, (9,))
-    settings = rows.Settings("kl", 0.5, 0.5, True)
-    scale = torch.tensor(0.5)
-    whole = rows.forward(s, t, y, None, torch.ones(9), settings, scale)
-    monkeypatch.setattr(rows, "CHUNK_ELEMENTS", 26)
-    parts = rows.forward(s, t, y, None, torch.ones(9), settings, scale)
     torch.testing.assert_close(parts, whole)
 
 
