@@ -29,9 +29,10 @@ THREAD_ELEMENTS = 1 << 19
 # Below this many elements in all, starting threads costs more than they save.
 THREADED_ELEMENTS = 1 << 20
 
-# An element takes one core 1 to 16 ns where the cores are free; to wait for one that is not takes
-# some 4 ms, at every operation. To be wrong about it, either way, costs some time and nothing else.
-SLOW_NS, SLOW_MS = 40, 2
+# An element takes one core 1 to 16 ns where the cores are free. To wait for one that is not takes
+# some 4 ms, at every one of the 20 to 40 operations of a chunk; one such wait is still an accident.
+# To be wrong about it, either way, costs some time and nothing else.
+SLOW_NS, SLOW_MS = 40, 20
 CROWDED_SECONDS = 2.0
 _crowded_until = 0.0
 
