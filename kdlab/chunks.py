@@ -18,8 +18,8 @@ from torch import Tensor
 
 # Elements of a chunk for each core: 2¹⁸ float32 values are 1 MB, long enough to hide what Python
 # does between two operations, short enough for a handful of buffers to stay in cache; of 2¹⁶ to
-# 2¹⁹ the fastest on two cores, but for mse_logits, which has few buffers. All buffers together hold no more than
-# BUFFERED_ELEMENTS each: with seven, 7 · 4 bytes · 2²¹ = 59 MB.
+# 2¹⁹ the fastest on two cores, but for mse_logits, which has few buffers. No buffer has more than
+# BUFFERED_ELEMENTS: with seven, 7 · 4 bytes · 2²¹ = 59 MB.
 CORE_ELEMENTS = 1 << 18
 BUFFERED_ELEMENTS = 1 << 21
 # For a GPU without Triton: seven buffers of 256 MB at most.
