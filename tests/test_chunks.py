@@ -99,6 +99,7 @@ def test_an_error_arrives_and_the_threads_are_given_back(several_chunks, crowded
 @given(rows=st.integers(0, 50), classes=st.integers(1, 50), crowded=st.booleans())
 def test_every_row_once(rows, classes, crowded):
     count = torch.zeros(rows, dtype=torch.int64)
+    threads = torch.get_num_threads()
 
     def work(i, j, memory):
         count[i:j] += 1
@@ -108,5 +109,9 @@ def test_every_row_once(rows, classes, crowded):
         patch.setattr(chunks, "THREAD_ELEMENTS", 30)
         patch.setattr(chunks, "THREADED_ELEMENTS", 100)
         patch.setattr(chunks, "crowded", lambda: crowded)
-        chunks.for_each_chunk(work, rows, classes, BUFFERS, LIKE)
+        torch.set_num_threads(3)  # with one, nothing would be crowded
+        try:
+            chunks.for_each_chunk(work, rows, classes, BUFFERS, LIKE)
+        finally:
+            torch.set_num_threads(threads)
     assert (count == 1).all()
