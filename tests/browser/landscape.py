@@ -111,7 +111,7 @@ def check_isolines(drawn: list[list[tuple[float, float]]], high: Tensor) -> None
     levels = range(math.ceil(5 * high.min().item()), math.floor(5 * high.max().item()) + 1)
     assert len(drawn) == len(levels)
     a, b = grid()[0, :, 0].numpy(), grid()[:, 0, 1].flip(0).numpy()
-    # Lines end at the map's rim, in the page perhaps a pixel outside: fill_value=None goes on there.
+    # Lines end at the map's rim, in the page perhaps a pixel outside, where None goes on.
     on_the_map = RegularGridInterpolator(
         (b, a), high.flip(0).numpy(), bounds_error=False, fill_value=None
     )
