@@ -22,18 +22,24 @@ DIVERGENCE = {
 
 # Sixteen elements a thread keep two fp32 tiles and their exponentials in registers, and are two
 # 128-bit loads a tensor in half precision, four in single. js, with its logarithms, spills at
-# sixteen, and at eight in some wider tiles: it gets four warps. tests/test_compile.py holds all
-# kernels to having no spills.
+# sixteen, and at eight in some wider tiles: it gets four warps. fp64 takes two registers a number
+# and its exponentials more: four elements a thread. tests/test_compile.py holds all kernels to
+# having no spills.
 MAX_BLOCK = 8192
+SCALE_TILE = {"BLOCK": 4096, "num_warps": 8}
 
 
-def tile_shape(classes: int, divergence: str = "kl") -> tuple[int, int]:
-    """(BLOCK, num_warps) for rows of this many classes.
+def tile_shape(classes: int, divergence: str = "kl", double: bool = False) -> tuple[int, int]:
+    """(BLOCK, num_warps) for rows of this many classes; `double` where numbers are fp64.
 
     >>> tile_shape(10), tile_shape(1000), tile_shape(128_256), tile_shape(128_256, "js")
     ((16, 1), (1024, 2), (8192, 16), (1024, 4))
+    >>> tile_shape(128_256, double=True)
+    (2048, 16)
     """
     widest, each = (MAX_BLOCK // 8, 8) if divergence == "js" else (MAX_BLOCK, 16)
+    if double:
+        widest, each = MAX_BLOCK // 4, 4
     block = min(widest, max(16, triton.next_power_of_2(classes)))
     return block, max(1, block // (32 * each))
 
@@ -89,7 +95,7 @@ def forward(
     gradient = student.new_empty(student.shape if wanted else 0)
     if rows == 0:
         return loss, stats, gradient
-    block, warps = tile_shape(classes, settings.divergence)
+    block, warps = tile_shape(classes, settings.divergence, dtype == torch.float64)
     parts, part_size = row_parts(rows, classes, block, programs_that_fill(student.device))
     constants = _constants(settings, keep, dtype)
     if parts > 1:
@@ -201,7 +207,7 @@ def backward(
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     if rows == 0:
         return grad_student, grad_teacher, grad_beta
-    block, warps = tile_shape(classes, settings.divergence)
+    block, warps = tile_shape(classes, settings.divergence, stats.dtype == torch.float64)
     tiles = triton.cdiv(classes, block)
     beta_parts = stats.new_empty((rows, tiles) if through_beta else 0)
     if not settings.soft and for_teacher:
@@ -253,7 +259,7 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
     n = gradient.numel()
     if n:
         with _device_of(gradient):
-            scale_kernel[(triton.cdiv(n, 4096),)](gradient, factor, n, BLOCK=4096)
+            scale_kernel[(triton.cdiv(n, SCALE_TILE["BLOCK"]),)](gradient, factor, n, **SCALE_TILE)
 
 
 def _device_of(tensor: Tensor):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
-from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, tile_shape
+from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, tile_shape
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
@@ -63,7 +63,7 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
 
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = ("bf16", "fp16", "fp32")  # fp64 compiles too, in more registers than there are
+DTYPES = ("bf16", "fp16", "fp32", "fp64")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
 # it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
@@ -102,6 +102,14 @@ class Resources:
     wide_stores: int
 
 
+def shape(kernel: str, classes: int, divergence: str, double: bool) -> tuple[int, int]:
+    """The tile and the warps with which the launcher calls this kernel."""
+    if kernel == "scale in place":
+        return SCALE_TILE["BLOCK"], SCALE_TILE["num_warps"]
+    block, warps = tile_shape(classes, divergence, double)
+    return block, 1 if kernel == "join of the parts" else warps
+
+
 def compiled(
     kernel: str,
     architecture: int,
@@ -117,10 +125,8 @@ def compiled(
 ) -> CompiledKernel:
     """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU."""
     function, flags = KERNELS[kernel]
-    block, warps = tile_shape(block, divergence)
-    if kernel == "join of the parts":
-        warps = 1
     double = "fp64" in (dtype, teacher_dtype)
+    block, warps = shape(kernel, block, divergence, double)
     flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
@@ -178,15 +184,14 @@ def compile_kernel(
             raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
         return int(match.group(1))
 
-    block, _warps = tile_shape(block, divergence)
+    double = "fp64" in (dtype, options.get("teacher_dtype"))
     return Resources(
         kernel,
         architecture,
         dtype,
         divergence,
         label_weight,
-        block,
-        binary.metadata.num_warps,
+        *shape(kernel, block, divergence, double),
         registers=field("REG"),
         spilt_bytes=field("STACK") + field("LOCAL"),
         wide_loads=_wide("ld", binary.asm["ptx"]),
