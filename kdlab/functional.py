@@ -196,9 +196,9 @@ def gradient_in_forward(student: Tensor, teacher: Tensor, beta: Tensor, share: T
     else wants a gradient, and not
     - in float16: upstream factors (a loss scale) come after rounding, too late for its small range;
     - under torch.compile, which cannot give the gradient away without a copy;
-    - on CUDA, where both rows of every program in flight do not fit into half of the L2 cache (two
-      programs a multiprocessor): reading them again would cost what it saves. That is a prediction
-      from bytes; `make gpu-check` times both ways.
+    - on CUDA, where both rows of every program in flight (one a multiprocessor, for long rows) do
+      not fit into half of the L2 cache: reading them again would cost what it saves. That is a
+      prediction from bytes; `make gpu-check` times both ways.
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
@@ -209,7 +209,7 @@ def gradient_in_forward(student: Tensor, teacher: Tensor, beta: Tensor, share: T
         return True
     device = torch.cuda.get_device_properties(student.device)
     row = student.shape[-1] * (student.element_size() + teacher.element_size())
-    return 2 * device.multi_processor_count * row <= device.L2_cache_size // 2
+    return device.multi_processor_count * row <= device.L2_cache_size // 2
 
 
 def default_backend(device: torch.device) -> str:

@@ -6,7 +6,7 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import MSE_LOGITS
+from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import as_number, slope, slope_teacher, soften, student_gradient
 
 
@@ -44,9 +44,11 @@ def backward_kernel(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    program = tl.program_id(0).to(tl.int64)  # rows · tiles may pass 2³¹
-    row = program // n_tiles
-    cols = (program % n_tiles).to(tl.int32) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    row = (program // n_tiles).to(
+        tl.int64
+    )  # a grid has less than 2³¹ programs; offsets may pass it
+    cols = (program % n_tiles) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < n_classes
     read = inside
     counts = True
@@ -84,15 +86,15 @@ def backward_kernel(
         if DIVERGENCE == MSE_LOGITS:
             out = 2 * tl.where(s == t, 0.0, t - s)
         else:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t)
             scale = 1 / b if TEMPERATURE_SCALING else b
             out = scale * slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE)
         out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
         out = out.to(grad_teacher.dtype.element_ty)
         tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
     if FOR_BETA:
-        x_s, x_t, q, p, log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+        x_s, x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t)
         towards = slope(q, p, log_ratio, dot_s, mix, DIVERGENCE) * x_s
         other = slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE) * x_t
         part = tl.where(x_s == low, 0.0, towards) + tl.where(x_t == low, 0.0, other)
-        tl.store(beta_parts + program, tl.sum(part, 0))
+        tl.store(beta_parts + program, tl.sum(part, 0) * LN_2)

@@ -7,10 +7,41 @@ makes the state of its part (`part_kernel`), js and tv sweep again (`spread_kern
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import FIELDS, JS, MSE_LOGITS, TV, combine, empty, finish, tile
+from kdlab.kernels.row_state import (
+    FIELDS,
+    JS,
+    LOG2_E,
+    MSE_LOGITS,
+    TV,
+    absorb,
+    collapse,
+    combine,
+    empty,
+    finish,
+    finite_max,
+    single,
+)
 from kdlab.kernels.softened import as_number, soften, spread, spread_finish, student_gradient
 
 N_FIELDS = tl.constexpr(len(FIELDS))
+JOIN = tl.constexpr(32)  # parts of a row that are joined at a time
+
+
+@triton.jit
+def lanes(BLOCK: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
+    """The columns of a tile, (lanes, VECTOR).
+
+    Where rows start on 16 bytes, a lane takes neighbours, which arrive in one 128-bit load.
+    Elsewhere each arrives by itself, and it is neighbouring lanes that take neighbours.
+    """
+    LANES: tl.constexpr = BLOCK // VECTOR
+    lane = tl.arange(0, LANES)[:, None]
+    k = tl.arange(0, VECTOR)[None, :]
+    if ALIGNED:
+        cols = lane * VECTOR + k
+    else:
+        cols = lane + k * LANES
+    return cols
 
 
 @triton.jit
@@ -30,20 +61,22 @@ def sweep(
     teacher,
     begin,
     end,
-    b,
+    c,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     """The state of the columns from begin to end of one row."""
-    state = empty(ACC)
-    offsets = tl.arange(0, BLOCK)
+    state = empty(BLOCK // VECTOR, ACC)
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for start in range(begin, end, BLOCK):
         s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT)
-        state = combine(state, tile(s, t, b, DIVERGENCE, SOFT, HARD), b, DIVERGENCE, SOFT, HARD)
-    return state
+        state = absorb(state, s, t, c, DIVERGENCE, SOFT, HARD)
+    return collapse(state, c, DIVERGENCE, SOFT, HARD)
 
 
 @triton.jit
@@ -52,33 +85,29 @@ def spread_sweep(
     teacher,
     begin,
     end,
-    b,
+    c,
     state,
     mix,
     DIVERGENCE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     """The second sweep of js and tv, from the end backwards: what was read last is still in L2."""
-    m_s, m_t = maximum(state[0]), maximum(state[2])
-    dot_s = tl.zeros((), ACC)
-    dot_t = tl.zeros((), ACC)
-    soft = tl.zeros((), ACC)
-    offsets = tl.arange(0, BLOCK)
+    m_s, m_t = finite_max(state[0]), finite_max(state[2])
+    dot_s = tl.zeros((BLOCK // VECTOR,), ACC)
+    dot_t = dot_s
+    soft = dot_s
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        _x_s, _x_t, q, p, _log_ratio = soften(s, t, b, m_s, state[1], m_t, state[3])
+        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, state[1], m_t, state[3])
         more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
         dot_s += more_s
         dot_t += more_t
         soft += more_soft
-    return dot_s, dot_t, soft
-
-
-@triton.jit
-def maximum(m):
-    """A row's maximum as it is stored: 0 where nothing in the row is finite."""
-    return tl.where(m == float("-inf"), 0.0, m)
+    return tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
 
 
 @triton.jit
@@ -114,9 +143,9 @@ def write_row(
         hard = tl.log(state[11]) - (z_label - state[0])
         total += label_weight * tl.where(state[11] == 0, float("nan"), hard)
     tl.store(loss + row, tl.where(counts, total, 0.0))
-    tl.store(stats + row, maximum(state[0]))
+    tl.store(stats + row, finite_max(state[0]))
     tl.store(stats + n_rows + row, state[1])
-    tl.store(stats + 2 * n_rows + row, maximum(state[2]))
+    tl.store(stats + 2 * n_rows + row, finite_max(state[2]))
     tl.store(stats + 3 * n_rows + row, state[3])
     tl.store(stats + 4 * n_rows + row, dot_s)
     tl.store(stats + 5 * n_rows + row, dot_t)
@@ -152,6 +181,8 @@ def forward_kernel(
     ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)  # row · stride passes 2³¹ long before memory runs out
     b = tl.load(beta + row * beta_stride).to(ACC)
@@ -163,21 +194,25 @@ def forward_kernel(
     end = tl.where(counts, n_classes, 0)  # a row that counts for nothing is not even read
     student += row * student_stride
     teacher += row * teacher_stride
-    offsets = tl.arange(0, BLOCK)
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
+    c = b * LOG2_E
 
     if ONE_TILE:  # the whole row stays in registers
         s, t = load_tile(student, teacher, offsets, end, ACC, SOFT)
-        state = tile(s, t, b, DIVERGENCE, SOFT, HARD)
+        state = single(s, t, c, DIVERGENCE, SOFT, HARD)
     else:
-        state = sweep(student, teacher, 0, end, b, DIVERGENCE, SOFT, HARD, ACC, BLOCK)
-    m_s, z_s, m_t, z_t = maximum(state[0]), state[1], maximum(state[2]), state[3]
+        state = sweep(
+            student, teacher, 0, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED
+        )
+    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
-            _x_s, _x_t, q, p, _log_ratio = soften(s, t, b, m_s, z_s, m_t, z_t)
+            _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t)
             dot_s, dot_t, soft = spread(q, p, mix, DIVERGENCE)
+            dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
         else:
             dot_s, dot_t, soft = spread_sweep(
-                student, teacher, 0, end, b, state, mix, DIVERGENCE, ACC, BLOCK
+                student, teacher, 0, end, c, state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
             )
         soft = spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
     else:
@@ -227,6 +262,8 @@ def part_kernel(
     HAS_KEEP: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     """The state of one part of one row, written to `states` (rows, parts, 12)."""
     row = tl.program_id(0).to(tl.int64)
@@ -236,29 +273,30 @@ def part_kernel(
     end = tl.minimum(begin + part_size, n_classes)
     if HAS_KEEP:
         end = tl.where(tl.load(keep + row) != 0, end, begin)
-    state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end, b,
-                  DIVERGENCE, SOFT, HARD, ACC, BLOCK)  # fmt: skip
+    state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end,
+                  b * LOG2_E, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
     out = states + (row * tl.num_programs(1) + part) * N_FIELDS
     for k in tl.static_range(N_FIELDS):
         tl.store(out + k, state[k])
 
 
 @triton.jit
-def load_state(x):
-    """The twelve fields of a state in memory."""
+def load_states(x, there):
+    """States in memory, twelve fields each: x points at their first; empty where none is there."""
+    low = float("-inf")
     return (
-        tl.load(x),
-        tl.load(x + 1),
-        tl.load(x + 2),
-        tl.load(x + 3),
-        tl.load(x + 4),
-        tl.load(x + 5),
-        tl.load(x + 6),
-        tl.load(x + 7),
-        tl.load(x + 8),
-        tl.load(x + 9),
-        tl.load(x + 10),
-        tl.load(x + 11),
+        tl.load(x, mask=there, other=low),
+        tl.load(x + 1, mask=there, other=0.0),
+        tl.load(x + 2, mask=there, other=low),
+        tl.load(x + 3, mask=there, other=0.0),
+        tl.load(x + 4, mask=there, other=0.0),
+        tl.load(x + 5, mask=there, other=0.0),
+        tl.load(x + 6, mask=there, other=0.0),
+        tl.load(x + 7, mask=there, other=0.0),
+        tl.load(x + 8, mask=there, other=0.0),
+        tl.load(x + 9, mask=there, other=0.0),
+        tl.load(x + 10, mask=there, other=0.0),
+        tl.load(x + 11, mask=there, other=0.0),
     )
 
 
@@ -266,17 +304,19 @@ def load_state(x):
 def join(
     states,
     parts,
-    b,
+    c,
     DIVERGENCE: tl.constexpr,
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """The state of a row from those of its parts."""
-    state = empty(ACC)
-    for part in range(0, parts):
-        state = combine(state, load_state(states + part * N_FIELDS), b, DIVERGENCE, SOFT, HARD)
-    return state
+    state = empty(JOIN, ACC)
+    for first in range(0, parts, JOIN):
+        part = first + tl.arange(0, JOIN)
+        more = load_states(states + part * N_FIELDS, part < parts)
+        state = combine(state, more, c, DIVERGENCE, SOFT, HARD)
+    return collapse(state, c, DIVERGENCE, SOFT, HARD)
 
 
 @triton.jit
@@ -298,6 +338,8 @@ def spread_kernel(
     HAS_KEEP: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
     """The second sweep of js and tv over one part of one row, into `sums` (rows, parts, 3)."""
     row = tl.program_id(0).to(tl.int64)
@@ -309,11 +351,12 @@ def spread_kernel(
     end = tl.minimum(begin + part_size, n_classes)
     if HAS_KEEP:
         end = tl.where(tl.load(keep + row) != 0, end, begin)
-    state = join(states + row * parts * N_FIELDS, parts, b, DIVERGENCE, True, HARD, ACC)
+    c = b * LOG2_E
+    state = join(states + row * parts * N_FIELDS, parts, c, DIVERGENCE, True, HARD, ACC)
     student += row * student_stride
     teacher += row * teacher_stride
     dot_s, dot_t, soft = spread_sweep(
-        student, teacher, begin, end, b, state, mix, DIVERGENCE, ACC, BLOCK
+        student, teacher, begin, end, c, state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
     )
     out = sums + (row * parts + part) * 3
     tl.store(out, dot_s)
@@ -352,16 +395,19 @@ def join_kernel(
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
-    state = join(states + row * parts * N_FIELDS, parts, b, DIVERGENCE, SOFT, HARD, ACC)
+    c = b * LOG2_E
+    state = join(states + row * parts * N_FIELDS, parts, c, DIVERGENCE, SOFT, HARD, ACC)
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
-        dot_s = tl.zeros((), ACC)
-        dot_t = tl.zeros((), ACC)
-        soft = tl.zeros((), ACC)
-        for part in range(0, parts):
+        dot_s = tl.zeros((JOIN,), ACC)
+        dot_t = dot_s
+        soft = dot_s
+        for first in range(0, parts, JOIN):
+            part = first + tl.arange(0, JOIN)
             x = sums + (row * parts + part) * 3
-            dot_s += tl.load(x)
-            dot_t += tl.load(x + 1)
-            soft += tl.load(x + 2)
+            dot_s += tl.load(x, mask=part < parts, other=0.0)
+            dot_t += tl.load(x + 1, mask=part < parts, other=0.0)
+            soft += tl.load(x + 2, mask=part < parts, other=0.0)
+        dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
         soft = spread_finish(dot_s, dot_t, soft, state[1], state[3], mix, DIVERGENCE)
     else:
         soft, dot_s, dot_t = finish(state, DIVERGENCE)

@@ -1,5 +1,7 @@
 """Tile sizes, warps and launches: the same functions as `kdlab.rows`, through Triton."""
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -20,28 +22,61 @@ DIVERGENCE = {
     "tv": TV,
 }
 
-# Sixteen elements a thread keep two fp32 tiles and their exponentials in registers, and are two
-# 128-bit loads a tensor in half precision, four in single. js, with its logarithms, spills at
-# sixteen, and at eight in some wider tiles: it gets four warps. fp64 takes two registers a number
-# and its exponentials more: four elements a thread. tests/test_compile.py holds all kernels to
-# having no spills.
 MAX_BLOCK = 8192
 SCALE_TILE = {"BLOCK": 4096, "num_warps": 8}
 
 
-def tile_shape(classes: int, divergence: str = "kl", double: bool = False) -> tuple[int, int]:
-    """(BLOCK, num_warps) for rows of this many classes; `double` where numbers are fp64.
+class Tile(NamedTuple):
+    """How many classes a program holds at a time, how many neighbours a lane gathers, warps."""
 
-    >>> tile_shape(10), tile_shape(1000), tile_shape(128_256), tile_shape(128_256, "js")
-    ((16, 1), (1024, 2), (8192, 16), (1024, 4))
-    >>> tile_shape(128_256, double=True)
-    (2048, 16)
+    block: int
+    vector: int
+    warps: int
+
+
+def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...]) -> Tile:
+    """For rows that fit one tile, and for backward, which goes over a row only once.
+
+    `sizes` are the bytes of a logit, student's and teacher's. A thread holds two 128-bit loads a
+    tensor: sixteen elements in half precision, eight in single, four in double. js, with its
+    logarithms, spills at sixteen, and at eight in some wider tiles: it gets four warps.
+    tests/test_compile.py holds all kernels to having no spills.
+
+    >>> whole_tile(10, "kl", (2, 2)), whole_tile(128_256, "kl", (2, 2))
+    (Tile(block=16, vector=1, warps=1), Tile(block=8192, vector=8, warps=16))
+    >>> whole_tile(128_256, "kl", (4, 4)), whole_tile(128_256, "js", (2, 2))
+    (Tile(block=4096, vector=4, warps=16), Tile(block=1024, vector=8, warps=4))
     """
-    widest, each = (MAX_BLOCK // 8, 8) if divergence == "js" else (MAX_BLOCK, 16)
-    if double:
-        widest, each = MAX_BLOCK // 4, 4
+    each, warps = 32 // max(sizes), 16
+    if divergence == "js":
+        each, warps = min(each, 8), 4
+    widest = min(MAX_BLOCK, 32 * each * warps)
     block = min(widest, max(16, triton.next_power_of_2(classes)))
-    return block, max(1, block // (32 * each))
+    return _tile(block, block // (32 * each) or 1, sizes)
+
+
+def sweep_tile(sizes: tuple[int, ...], gradient: bool = False) -> Tile:
+    """For rows that are swept tile by tile: one 128-bit load a tensor a thread, eight warps.
+
+    Few registers a thread, so that many programs share a multiprocessor and some of them always
+    wait for memory while others compute. Where the gradient follows, a second sweep reads the row
+    again, and the fewer rows are under way the more of it is still in L2: 32 warps, one row a
+    multiprocessor. (Lanes don't wait for each other before the row ends, so a program may be wide.)
+
+    >>> sweep_tile((2, 2)), sweep_tile((4, 4), gradient=True)
+    (Tile(block=2048, vector=8, warps=8), Tile(block=4096, vector=4, warps=32))
+    """
+    if 8 in sizes:  # two loads: with one, ptxas spills a number to make room for more programs
+        each, warps = 4, 4
+    else:
+        each, warps = 16 // min(sizes), 32 if gradient else 8
+    return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
+
+
+def _tile(block: int, warps: int, sizes: tuple[int, ...]) -> Tile:
+    """With at least one element a thread, and not more neighbours a lane than a thread has."""
+    warps = min(warps, max(1, block // 32))
+    return Tile(block, max(1, min(16 // min(sizes), block // (32 * warps))), warps)
 
 
 def accumulate_dtype(dtype: torch.dtype) -> tl.dtype:
@@ -51,8 +86,8 @@ def accumulate_dtype(dtype: torch.dtype) -> tl.dtype:
 def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int]:
     """(parts, classes a part): how many programs share a row, so that `programs` have work.
 
-    >>> row_parts(8, 262_144, 8192, 264), row_parts(8192, 262_144, 8192, 264)
-    ((32, 8192), (1, 262144))
+    >>> row_parts(8, 262_144, 2048, 528), row_parts(8192, 262_144, 2048, 528)
+    ((64, 4096), (1, 262144))
     """
     tiles = triton.cdiv(classes, block)
     parts = min(tiles, triton.cdiv(programs, max(rows, 1))) if rows < programs // 2 else 1
@@ -61,10 +96,17 @@ def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, 
 
 
 def programs_that_fill(device: torch.device) -> int:
-    """Two programs a multiprocessor; the interpreter, which runs one at a time, wants one."""
+    """Four programs a multiprocessor; the interpreter, which runs one at a time, wants one."""
     if device.type != "cuda":
         return 1
-    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    return 4 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _sizes(tile: Tile, *logits: Tensor) -> dict:
+    # Triton looks at pointers and strides in the same way: only multiples of 16 get wide loads.
+    aligned = all(z.data_ptr() % 16 == 0 and z.stride(0) % 16 == 0 for z in logits)
+    sizes = {"BLOCK": tile.block, "VECTOR": tile.vector, "ALIGNED": aligned}
+    return sizes | {"num_warps": tile.warps}
 
 
 def _constants(settings: Settings, keep: Tensor | None, dtype: torch.dtype) -> dict:
@@ -95,18 +137,24 @@ def forward(
     gradient = student.new_empty(student.shape if wanted else 0)
     if rows == 0:
         return loss, stats, gradient
-    block, warps = tile_shape(classes, settings.divergence, dtype == torch.float64)
-    parts, part_size = row_parts(rows, classes, block, programs_that_fill(student.device))
+    sizes = student.element_size(), teacher.element_size()
+    tile = whole_tile(classes, settings.divergence, sizes)
+    one_tile = classes <= tile.block
+    if not one_tile:
+        tile = sweep_tile(sizes)
+    parts, part_size = row_parts(rows, classes, tile.block, programs_that_fill(student.device))
     constants = _constants(settings, keep, dtype)
     if parts > 1:
         _shared_rows(student, teacher, labels, keep, beta, loss, stats, settings, constants,
-                     parts, part_size, block, warps)  # fmt: skip
+                     parts, part_size, tile)  # fmt: skip
         if gradient_scale is not None:
             upstream = gradient_scale.to(dtype).expand(rows)
             gradient, _, _ = backward(
                 upstream, student, teacher, labels, keep, beta, stats, settings
             )
         return loss, stats, gradient
+    if wanted and not one_tile:
+        tile = sweep_tile(sizes, gradient=True)
     with _device_of(student):
         forward_kernel[(rows,)](
             student,
@@ -128,10 +176,9 @@ def forward(
             settings.mix,
             TEMPERATURE_SCALING=settings.temperature_scaling,
             GRADIENT=wanted,
-            ONE_TILE=classes <= block,
-            BLOCK=block,
-            num_warps=warps,
+            ONE_TILE=one_tile,
             **constants,
+            **_sizes(tile, student, teacher),
         )
     return loss, stats, gradient
 
@@ -148,24 +195,22 @@ def _shared_rows(
     constants: dict,
     parts: int,
     part_size: int,
-    block: int,
-    warps: int,
+    tile: Tile,
 ) -> None:
     """Few rows, many classes: several programs a row, then one that combines their states."""
     rows, classes = student.shape
     states = loss.new_empty(rows, parts, len(FIELDS))
     sums = loss.new_empty(rows, parts, 3)
     strides = student.stride(0), teacher.stride(0), beta.stride(0)
-    tile = {"BLOCK": block, "num_warps": warps}
     with _device_of(student):
         part_kernel[(rows, parts)](
-            student, teacher, keep, beta, states, *strides, classes, part_size, **constants, **tile
-        )
+            student, teacher, keep, beta, states, *strides, classes, part_size,
+            **constants, **_sizes(tile, student, teacher))  # fmt: skip
         if settings.soft and settings.divergence in ("js", "tv"):
             without_soft = {k: v for k, v in constants.items() if k != "SOFT"}
             spread_kernel[(rows, parts)](
                 student, teacher, keep, beta, states, sums, *strides, classes, part_size,
-                settings.mix, **without_soft, **tile)  # fmt: skip
+                settings.mix, **without_soft, **_sizes(tile, student, teacher))  # fmt: skip
         join_kernel[(rows,)](
             student,
             labels,
@@ -207,7 +252,8 @@ def backward(
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     if rows == 0:
         return grad_student, grad_teacher, grad_beta
-    block, warps = tile_shape(classes, settings.divergence, stats.dtype == torch.float64)
+    sizes = student.element_size(), teacher.element_size()
+    block, _, warps = whole_tile(classes, settings.divergence, sizes)
     tiles = triton.cdiv(classes, block)
     beta_parts = stats.new_empty((rows, tiles) if through_beta else 0)
     if not settings.soft and for_teacher:

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
-from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, tile_shape
+from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, Tile, sweep_tile, whole_tile
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
@@ -102,12 +102,19 @@ class Resources:
     wide_stores: int
 
 
-def shape(kernel: str, classes: int, divergence: str, double: bool) -> tuple[int, int]:
-    """The tile and the warps with which the launcher calls this kernel."""
+BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
+
+
+def tile_of(kernel: str, classes: int, divergence: str, dtypes: tuple[str, str]) -> Tile:
+    """The tile with which the launcher calls this kernel."""
     if kernel == "scale in place":
-        return SCALE_TILE["BLOCK"], SCALE_TILE["num_warps"]
-    block, warps = tile_shape(classes, divergence, double)
-    return block, 1 if kernel == "join of the parts" else warps
+        return Tile(SCALE_TILE["BLOCK"], 1, SCALE_TILE["num_warps"])
+    if kernel == "join of the parts":
+        return Tile(classes, 1, 1)
+    sizes = BYTES[dtypes[0]], BYTES[dtypes[1]]
+    if "one tile" in kernel or "backward" in kernel:
+        return whole_tile(classes, divergence, sizes)
+    return sweep_tile(sizes, "gradient" in kernel)
 
 
 def compiled(
@@ -126,7 +133,7 @@ def compiled(
     """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU."""
     function, flags = KERNELS[kernel]
     double = "fp64" in (dtype, teacher_dtype)
-    block, warps = shape(kernel, block, divergence, double)
+    tile = tile_of(kernel, block, divergence, (dtype, teacher_dtype or dtype))
     flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
@@ -134,7 +141,9 @@ def compiled(
         "HAS_KEEP": keep,
         "TEMPERATURE_SCALING": temperature_scaling,
         "ACC": tl.float64 if double else tl.float32,
-        "BLOCK": block,
+        "BLOCK": tile.block,
+        "VECTOR": tile.vector,
+        "ALIGNED": aligned,
     }
     names = function.arg_names
     constants = {name: value for name, value in flags.items() if name in names}
@@ -159,7 +168,7 @@ def compiled(
         },
     )
     target = GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options={"num_warps": warps})
+    return triton.compile(source, target=target, options={"num_warps": tile.warps})
 
 
 def compile_kernel(
@@ -184,14 +193,15 @@ def compile_kernel(
             raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
         return int(match.group(1))
 
-    double = "fp64" in (dtype, options.get("teacher_dtype"))
+    tile = tile_of(kernel, block, divergence, (dtype, options.get("teacher_dtype") or dtype))
     return Resources(
         kernel,
         architecture,
         dtype,
         divergence,
         label_weight,
-        *shape(kernel, block, divergence, double),
+        tile.block,
+        tile.warps,
         registers=field("REG"),
         spilt_bytes=field("STACK") + field("LOCAL"),
         wide_loads=_wide("ld", binary.asm["ptx"]),

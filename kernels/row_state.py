@@ -1,20 +1,24 @@
 """A row's softened divergence as a few running sums that combine associatively.
 
-With m_s, m_t the maxima of the logits seen so far, v = exp(β(z_s − m_s)), u = exp(β(z_t − m_t)) and
-w = u − v, a state is
+With c = β log₂ e (so that 2^(c z) = e^(β z): the hardware's exponential is to base 2), m_s, m_t the
+maxima of the logits seen so far, v = 2^(c(z_s − m_s)) and u = 2^(c(z_t − m_t)), a state is
 
     m_s, z_s = Σ v     m_t, z_t = Σ u     w = Σ (u − v)                       both softmaxes
-    a   = Σ u (β(z_t − m_t) − β(z_s − m_s))                                   kl
-        = Σ v (β(z_s − m_s) − β(z_t − m_t))                                   reverse_kl
-    uu  = Σ u²    vv = Σ v²    ww = Σ w²    wv = Σ w v                        mse
+    a   = Σ u (c(z_t − m_t) − c(z_s − m_s))                                   kl
+        = Σ v (c(z_s − m_s) − c(z_t − m_t))                                   reverse_kl
+    uu  = Σ u²    vv = Σ v²    ww = Σ (u − v)²    wv = Σ (u − v) v            mse
     sq  = Σ (z_t − z_s)²                                                      mse_logits
     z_1 = Σ exp(z_s − m_s)                                                    cross-entropy at T = 1
 
-`tile` makes the state of one tile, `combine` joins two: when a maximum moves, v shrinks by
-c_s = exp(β(m_s − m_s')) and u by c_t, and every sum is rescaled by what follows from that. The
-empty row is `empty`. That is a monoid, so the order of joining is free. The loss comes from sums of
-w rather than from the difference of two large sums, because a student near its teacher has w ≈ 0
-and log Z_s − log Z_t or Σp² − 2Σpq + Σq² would cancel away every digit.
+`combine` joins two: when a maximum moves, v shrinks by c_s = 2^(c(m_s − m_s')) and u by c_t, and
+every sum is rescaled by what follows from that. The empty row is `empty`. That is a monoid, so the
+order of joining is free, and its elements may be anything: here each lane of a program gathers the
+classes that it loads by itself (`absorb`: no thread waits for another while the row goes by), the
+lanes join at the end of the row (`collapse`), and so do programs that share a row (`combine`).
+
+The loss comes from sums of u − v rather than from the difference of two large sums, because a
+student near its teacher has u ≈ v and log Z_s − log Z_t or Σp² − 2Σpq + Σq² would cancel away every
+digit.
 
 Online softmax: Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018, algorithm 3.
 """
@@ -29,6 +33,9 @@ REVERSE_KL = tl.constexpr(3)
 JS = tl.constexpr(4)  # js and tv need p and q, so the normalisers first: a second sweep
 TV = tl.constexpr(5)
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
 FIELDS = ("m_s", "z_s", "m_t", "z_t", "w", "a", "uu", "vv", "ww", "wv", "sq", "z_1")
 
 
@@ -39,67 +46,129 @@ def finite_max(m):
 
 
 @triton.jit
-def empty(ACC: tl.constexpr):
-    """The state of no classes at all: `combine(empty, x)` is x."""
-    zero = tl.zeros((), ACC)
+def empty(LANES: tl.constexpr, ACC: tl.constexpr):
+    """The state of no classes at all, in each lane: `combine(empty, x)` is x."""
+    zero = tl.zeros((LANES,), ACC)
     low = zero - float("inf")
     return low, zero, low, zero, zero, zero, zero, zero, zero, zero, zero, zero
 
 
 @triton.jit
 def weighted(weight, x, y):
-    """Σ weight (x − y), weight = exp(x): what the first never says contributes nothing, and what
-    only the second never says is infinitely far."""
+    """Σ weight (x − y), weight = 2^x: what the first never says contributes nothing, and what only
+    the second never says is infinitely far."""
     far = tl.where(y == float("-inf"), float("inf"), weight * (x - y))
-    return tl.sum(tl.where(x == float("-inf"), 0.0, far), 0)
+    return tl.sum(tl.where(x == float("-inf"), 0.0, far), 1)
 
 
 @triton.jit
-def tile(s, t, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
-    """The state of one tile: s and t are its logits, −inf past the end of the row."""
-    m_s = tl.max(s, 0)
-    m_t = tl.max(t, 0)
-    zero = tl.zeros((), s.dtype)
-    z_s, z_t, w = zero, zero, zero
-    a, uu, vv, ww, wv, sq, z_1 = zero, zero, zero, zero, zero, zero, zero
-    y_s = s - finite_max(m_s)
+def gather(x, s, t, y_s, y_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """Sums x, ten a lane, and a tile of logits more: s, t, and, less their maxima, y_s, y_t."""
+    z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
-        z_1 = tl.sum(tl.exp(y_s), 0)
+        z_1 += tl.sum(tl.exp2(y_s * LOG2_E), 1)
     if SOFT:
         if DIVERGENCE == MSE_LOGITS:
             gap = tl.where(t == s, 0.0, t - s)  # −inf in both is no gap
-            sq = tl.sum(gap * gap, 0)
+            sq += tl.sum(gap * gap, 1)
         else:
-            x_s = beta * y_s
-            x_t = beta * (t - finite_max(m_t))
-            v = tl.exp(x_s)
-            u = tl.exp(x_t)
-            z_s = tl.sum(v, 0)
-            z_t = tl.sum(u, 0)
-            w = tl.sum(u - v, 0)
+            x_s = c * y_s
+            x_t = c * y_t
+            v = tl.exp2(x_s)
+            u = tl.exp2(x_t)
+            z_s += tl.sum(v, 1)
+            z_t += tl.sum(u, 1)
+            w += tl.sum(u - v, 1)
             if DIVERGENCE == KL:
-                a = weighted(u, x_t, x_s)
+                a += weighted(u, x_t, x_s)
             elif DIVERGENCE == REVERSE_KL:
-                a = weighted(v, x_s, x_t)
+                a += weighted(v, x_s, x_t)
             elif DIVERGENCE == MSE:
-                uu = tl.sum(u * u, 0)
-                vv = tl.sum(v * v, 0)
-                ww = tl.sum((u - v) * (u - v), 0)
-                wv = tl.sum((u - v) * v, 0)
+                uu += tl.sum(u * u, 1)
+                vv += tl.sum(v * v, 1)
+                ww += tl.sum((u - v) * (u - v), 1)
+                wv += tl.sum((u - v) * v, 1)
+    return z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1
+
+
+@triton.jit
+def absorb(x, s, t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """State x with a tile of logits more: s and t are (lanes, k), −inf past the end of the row.
+
+    Each lane takes its own k classes, about the larger of its old maximum and theirs.
+    """
+    m_s = tl.maximum(x[0], tl.max(s, 1))
+    m_t = tl.maximum(x[2], tl.max(t, 1))
+    f_s = finite_max(m_s)
+    f_t = finite_max(m_t)
+    sums = gather(
+        rescaled(x, f_s, f_t, c, DIVERGENCE, SOFT, HARD),
+        s, t, s - f_s[:, None], t - f_t[:, None], c, DIVERGENCE, SOFT, HARD)  # fmt: skip
+    return with_maxima(m_s, m_t, sums)
+
+
+@triton.jit
+def single(s, t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """The state of a row that is one tile, (lanes, k): its maxima are known before the sums."""
+    m_s = tl.max(tl.max(s, 1), 0)
+    m_t = tl.max(tl.max(t, 1), 0)
+    zero = tl.zeros((s.shape[0],), s.dtype)
+    zeros = (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
+    y_s = s - finite_max(m_s)
+    y_t = t - finite_max(m_t)
+    sums = gather(zeros, s, t, y_s, y_t, c, DIVERGENCE, SOFT, HARD)
+    return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
+
+
+@triton.jit
+def with_maxima(m_s, m_t, sums):
+    """A state from its maxima and its ten sums."""
+    z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = sums
     return m_s, z_s, m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1
 
 
 @triton.jit
-def rescaled(x, m_s, m_t, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+def total(sums, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """The ten sums over all lanes (in a tree); those that nobody asks for are 0."""
+    z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = sums
+    SOFTMAX: tl.constexpr = SOFT and DIVERGENCE != MSE_LOGITS
+    ENTROPY: tl.constexpr = SOFT and (DIVERGENCE == KL or DIVERGENCE == REVERSE_KL)
+    SQUARES: tl.constexpr = SOFT and DIVERGENCE == MSE
+    return (
+        across(z_s, SOFTMAX),
+        across(z_t, SOFTMAX),
+        across(w, ENTROPY or SQUARES),
+        across(a, ENTROPY),
+        across(uu, SQUARES),
+        across(vv, SQUARES),
+        across(ww, SQUARES),
+        across(wv, SQUARES),
+        across(sq, SOFT and DIVERGENCE == MSE_LOGITS),
+        across(z_1, HARD),
+    )
+
+
+@triton.jit
+def across(x, USED: tl.constexpr):
+    """Σ x over the lanes, or 0 without asking them."""
+    if USED:
+        out = tl.sum(x, 0)
+    else:
+        out = tl.zeros((), x.dtype)
+    return out
+
+
+@triton.jit
+def rescaled(x, m_s, m_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
     """The sums of state x about the new maxima m_s ≥ x's and m_t ≥ x's (neither −inf)."""
     x_m_s, z_s, x_m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
-        z_1 = z_1 * tl.exp(x_m_s - m_s)
+        z_1 = z_1 * tl.exp2((x_m_s - m_s) * LOG2_E)
     if SOFT and DIVERGENCE != MSE_LOGITS:
-        shift_s = beta * (x_m_s - m_s)
-        shift_t = beta * (x_m_t - m_t)
-        c_s = tl.exp(shift_s)
-        c_t = tl.exp(shift_t)
+        shift_s = c * (x_m_s - m_s)
+        shift_t = c * (x_m_t - m_t)
+        c_s = tl.exp2(shift_s)
+        c_t = tl.exp2(shift_t)
         slip = c_t - c_s
         if DIVERGENCE == KL or DIVERGENCE == REVERSE_KL:
             # A tile that one side masks whole has no shift to speak of: its a is 0 or +inf already.
@@ -121,15 +190,15 @@ def rescaled(x, m_s, m_t, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HA
 
 
 @triton.jit
-def combine(x, y, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
-    """The state of two disjoint sets of classes together, from the state of each."""
+def combine(x, y, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """The state of two disjoint sets of classes together, from the state of each, lane by lane."""
     m_s = tl.maximum(x[0], y[0])
     m_t = tl.maximum(x[2], y[2])
     f_s = finite_max(m_s)
     f_t = finite_max(m_t)
-    z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = rescaled(x, f_s, f_t, beta, DIVERGENCE, SOFT, HARD)
+    z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = rescaled(x, f_s, f_t, c, DIVERGENCE, SOFT, HARD)
     z_s2, z_t2, w2, a2, uu2, vv2, ww2, wv2, sq2, z_12 = rescaled(
-        y, f_s, f_t, beta, DIVERGENCE, SOFT, HARD
+        y, f_s, f_t, c, DIVERGENCE, SOFT, HARD
     )
     return (
         m_s,
@@ -148,17 +217,29 @@ def combine(x, y, beta, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.c
 
 
 @triton.jit
+def collapse(x, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """One state from those of the lanes, which are joined in a tree."""
+    m_s = tl.max(x[0], 0)
+    m_t = tl.max(x[2], 0)
+    sums = rescaled(x, finite_max(m_s), finite_max(m_t), c, DIVERGENCE, SOFT, HARD)
+    return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
+
+
+@triton.jit
 def log1p(x):
-    """log(1 + x) without losing a small x (Kahan): the rounding of 1 + x is divided out again."""
+    """log(1 + x) without losing a small x: what rounding y = 1 + x cut off is added again, over y.
+
+    2 − y stands for 1/y: near 1 it is that, below ½ nothing was cut off, above 2 it hardly counts.
+    """
     y = 1.0 + x
-    return tl.where(y == 1.0, x, tl.log(y) * (x / tl.where(y == 1.0, 1.0, y - 1.0)))
+    return tl.log(y) + (x - (y - 1.0)) * tl.maximum(2.0 - y, 0.0)
 
 
 @triton.jit
 def finish(state, DIVERGENCE: tl.constexpr):
     """D(p, q) of a whole row, Σ q ∂D/∂q and Σ p ∂D/∂p, which the gradients subtract.
 
-    Not for js and tv: their sums are `second.spread`.
+    Not for js and tv: their sums are those of `softened.spread`.
     """
     _m_s, z_s, _m_t, z_t, w, a, uu, vv, ww, wv, sq, _z_1 = state
     dot_s = z_s * 0
@@ -186,9 +267,9 @@ def finish(state, DIVERGENCE: tl.constexpr):
         else:
             log_ratio = tl.where(close, log1p(-w / z_t), tl.log(z_s) - tl.log(z_t))
             if DIVERGENCE == KL:
-                soft = a / z_t + log_ratio
+                soft = a * LN_2 / z_t + log_ratio
             else:
-                soft = a / z_s - log_ratio
+                soft = a * LN_2 / z_s - log_ratio
             soft = tl.where(soft < 0, 0.0, soft)  # rounding, where p = q; keeps NaN
             if DIVERGENCE == KL:
                 dot_t = soft

@@ -8,7 +8,7 @@ their own.
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import JS, KL, MSE, MSE_LOGITS, REVERSE_KL, log1p
+from kdlab.kernels.row_state import JS, KL, LN_2, LOG2_E, MSE, MSE_LOGITS, REVERSE_KL, log1p
 
 
 @triton.jit
@@ -18,13 +18,13 @@ def as_number(x, ACC: tl.constexpr):
 
 
 @triton.jit
-def soften(s, t, beta, m_s, z_s, m_t, z_t):
-    """x_s, x_t, q, p and log q − log p (NaN where both are masked) of one tile."""
-    x_s = beta * (s - m_s)
-    x_t = beta * (t - m_t)
-    q = tl.exp(x_s) * (1 / z_s)
-    p = tl.exp(x_t) * (1 / z_t)
-    return x_s, x_t, q, p, x_s - x_t + (tl.log(z_t) - tl.log(z_s))
+def soften(s, t, c, m_s, z_s, m_t, z_t):
+    """x_s, x_t (to base 2), q, p and log q − log p (NaN where both are masked) of one tile."""
+    x_s = c * (s - m_s)
+    x_t = c * (t - m_t)
+    q = tl.exp2(x_s) * (1 / z_s)
+    p = tl.exp2(x_t) * (1 / z_t)
+    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + (tl.log(z_t) - tl.log(z_s))
 
 
 @triton.jit
@@ -44,15 +44,15 @@ def sign(x):
 
 @triton.jit
 def spread(q, p, mix, DIVERGENCE: tl.constexpr):
-    """The sums of a second sweep over one tile: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
+    """A lane's part of the second sweep's sums: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
     if DIVERGENCE == JS:
-        dot_s = -tl.sum(q * log_mixture(q, p, mix), 0)
-        dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 0)
+        dot_s = -tl.sum(q * log_mixture(q, p, mix), 1)
+        dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 1)
         soft = dot_s * 0
     else:
-        dot_s = tl.sum(q * sign(q - p), 0)
-        dot_t = tl.sum(p * sign(p - q), 0)
-        soft = 0.5 * tl.sum(tl.abs(q - p), 0)
+        dot_s = tl.sum(q * sign(q - p), 1)
+        dot_t = tl.sum(p * sign(p - q), 1)
+        soft = 0.5 * tl.sum(tl.abs(q - p), 1)
     return dot_s, dot_t, soft
 
 
@@ -67,7 +67,7 @@ def spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
 
 @triton.jit
 def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
-    """∂D/∂x_s of each class, x_s = β z_s: formulas in `kdlab.divergences.slope`."""
+    """∂D/∂(β z_s) of each class: formulas in `kdlab.divergences.slope`."""
     if DIVERGENCE == KL:
         out = q - p
     elif DIVERGENCE == REVERSE_KL:
@@ -83,7 +83,7 @@ def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
 
 @triton.jit
 def slope_teacher(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
-    """∂D/∂x_t of each class: `slope` with student and teacher exchanged."""
+    """∂D/∂(β z_t) of each class: `slope` with student and teacher exchanged."""
     if DIVERGENCE == KL:
         out = slope(p, q, -log_ratio, dot, 1 - mix, REVERSE_KL)
     elif DIVERGENCE == REVERSE_KL:
@@ -119,10 +119,10 @@ def student_gradient(
         if DIVERGENCE == MSE_LOGITS:
             out = 2 * (1 - label_weight) * tl.where(s == t, 0.0, s - t)
         else:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, beta, m_s, z_s, m_t, z_t)
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, beta * LOG2_E, m_s, z_s, m_t, z_t)
             scale = (1 - label_weight) * (1 / beta if TEMPERATURE_SCALING else beta)
             out = scale * slope(q, p, log_ratio, dot_s, mix, DIVERGENCE)
     if HARD:
-        hard = tl.exp(s - m_s) * (1 / z_1) - tl.where(cols == label, 1.0, 0.0)
+        hard = tl.exp2((s - m_s) * LOG2_E) * (1 / z_1) - tl.where(cols == label, 1.0, 0.0)
         out += label_weight * hard
     return out

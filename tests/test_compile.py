@@ -1,11 +1,11 @@
 """The kernels compiled for chips that are not here: no spills, and 128-bit loads and stores.
 
 Covered: every kernel with every divergence for sm_90, in bf16, fp32 and fp64 at the widest tile,
-α = ½, with mask and T². And, pairwise, what the launcher can choose: kernel, divergence, α (0, between,
-1), tile, architecture (sm_80, 90, 100), the dtypes of student and teacher, mask or none, T² or
-none, and rows that start on 16 bytes or not. Any value of one of these occurs together with any
-value of another, where the launcher can make the two meet; three at a time do not all occur. Of
-the gradients that backward can be asked for, each by itself and all three, not two.
+α = ½, with mask and T². And, pairwise, what the launcher can choose: kernel, divergence, α (0,
+between, 1), tile, architecture (sm_80, 90, 100), the dtypes of student and teacher, mask or none,
+T² or none, and rows that start on 16 bytes or not. Any value of one of these occurs together with
+any value of another, where the launcher can make the two meet; three at a time do not all occur.
+Of the gradients that backward can be asked for, each by itself and all three, not two.
 """
 
 import os
@@ -20,12 +20,18 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK
-from kdlab.kernels.resources import ARCHITECTURES, KERNELS, compile_kernel, compiled, runs
+from kdlab.kernels.resources import (
+    ARCHITECTURES,
+    BYTES,
+    KERNELS,
+    compile_kernel,
+    compiled,
+    runs,
+)
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
-BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 PAIRS = [(k, d) for k, d in product(KERNELS, DIVERGENCE) if runs(k, d)]
 CONSTRAINED = (list(KERNELS), list(DIVERGENCE), [0.0, 0.5, 1.0], [1 << n for n in range(4, 14)])
 FREE = (ARCHITECTURES, list(product(BYTES, BYTES)), *[[True, False]] * 3)

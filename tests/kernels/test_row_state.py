@@ -1,5 +1,6 @@
 """The row state as a monoid: any split of a row, joined in any order, is the row's state."""
 
+import math
 import os
 
 import numpy as np
@@ -13,17 +14,19 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kdlab.kernels.forward import load_state
+from kdlab.kernels.forward import lanes, load_states
 from kdlab.kernels.row_state import (
     FIELDS,
     KL,
     MSE,
     MSE_LOGITS,
     REVERSE_KL,
+    absorb,
+    collapse,
     combine,
     empty,
     finish,
-    tile,
+    single,
 )
 
 DIVERGENCES = {"kl": KL, "reverse_kl": REVERSE_KL, "mse": MSE, "mse_logits": MSE_LOGITS}
@@ -31,38 +34,54 @@ BLOCK = 16
 
 
 @triton.jit
-def states_kernel(s, t, out, beta, DIVERGENCE: tl.constexpr, BLOCK: tl.constexpr):
+def states_kernel(s, t, out, c, DIVERGENCE: tl.constexpr, BLOCK: tl.constexpr, HOW: tl.constexpr):
     """The state of each row of (n, BLOCK) logits, one column of `out` (12, n) a row."""
     i = tl.program_id(0)
     n = tl.num_programs(0)
-    offsets = i * BLOCK + tl.arange(0, BLOCK)
-    x = tile(tl.load(s + offsets), tl.load(t + offsets), beta, DIVERGENCE, True, True)
+    c = tl.load(c)
+    if HOW == "one tile":
+        cols = i * BLOCK + lanes(BLOCK, 4, True)
+        x = single(tl.load(s + cols), tl.load(t + cols), c, DIVERGENCE, True, True)
+    else:  # two tiles, one after the other, in lanes that see a quarter of each
+        x = empty(BLOCK // 8, tl.float64)
+        for half in range(2):
+            cols = i * BLOCK + half * (BLOCK // 2) + lanes(BLOCK // 2, 4, False)
+            x = absorb(x, tl.load(s + cols), tl.load(t + cols), c, DIVERGENCE, True, True)
+        x = collapse(x, c, DIVERGENCE, True, True)
     for k in tl.static_range(12):
         tl.store(out + k * n + i, x[k])
 
 
 @triton.jit
-def combine_kernel(x, y, out, value, beta, DIVERGENCE: tl.constexpr, FIRST_EMPTY: tl.constexpr):
-    a = load_state(x)
+def combine_kernel(x, y, out, value, c, DIVERGENCE: tl.constexpr, FIRST_EMPTY: tl.constexpr):
+    c = tl.load(c)
+    here = tl.arange(0, 1) == 0
+    a = load_states(x + tl.arange(0, 1), here)
     if FIRST_EMPTY:
-        a = empty(tl.float64)
-    b = load_state(y)
-    c = combine(a, b, beta, DIVERGENCE, True, True)
+        a = empty(1, tl.float64)
+    b = load_states(y + tl.arange(0, 1), here)
+    joined = combine(a, b, c, DIVERGENCE, True, True)
+    joined = collapse(joined, c, DIVERGENCE, True, True)
     for k in tl.static_range(12):
-        tl.store(out + k, c[k])
-    soft, _, _ = finish(c, DIVERGENCE)
+        tl.store(out + k, joined[k])
+    soft, _, _ = finish(joined, DIVERGENCE)
     tl.store(value, soft)
 
 
-def states(s, t, divergence, beta=0.7):
+def rate(beta):
+    """c, so that 2^(c z) = e^(β z)."""
+    return torch.tensor(beta / math.log(2), dtype=torch.float64)
+
+
+def states(s, t, divergence, beta=0.7, how="sweep"):
     out = torch.empty(len(FIELDS), len(s), dtype=s.dtype)
-    states_kernel[(len(s),)](s, t, out, beta, DIVERGENCES[divergence], BLOCK)
+    states_kernel[(len(s),)](s, t, out, rate(beta), DIVERGENCES[divergence], BLOCK, how)
     return [out[:, i].contiguous() for i in range(len(s))]
 
 
 def join(x, y, divergence, beta=0.7, first_empty=False):
     out, value = torch.empty_like(y), torch.empty((), dtype=y.dtype)
-    combine_kernel[(1,)](x, y, out, value, beta, DIVERGENCES[divergence], first_empty)
+    combine_kernel[(1,)](x, y, out, value, rate(beta), DIVERGENCES[divergence], first_empty)
     return out, value
 
 
@@ -84,6 +103,14 @@ def test_any_order_gives_the_row(divergence):
     for state, value in (left, tree, swapped):
         torch.testing.assert_close(state, left[0])
         torch.testing.assert_close(value, exact(s, t, divergence))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_lanes_and_a_single_tile_gather_the_same(divergence):
+    s, t = 5 * torch.randn(3, BLOCK).double(), 5 * torch.randn(3, BLOCK).double()
+    s[1, :6] = t[1, :6] = -torch.inf  # a whole lane of one tile, and half of the next
+    swept, at_once = (states(s, t, divergence, how=how) for how in ("sweep", "one tile"))
+    torch.testing.assert_close(swept, at_once)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)

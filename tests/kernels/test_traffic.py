@@ -55,7 +55,7 @@ def test_one_read_a_direction(divergence, label_weight, tiles):
 def test_two_reads_where_the_normalisers_come_first(divergence, widest, monkeypatch):
     monkeypatch.setattr(launch, "MAX_BLOCK", widest)
     forward, backward = bytes_a_logit(divergence)
-    one_tile = launch.tile_shape(CLASSES, divergence)[0] >= CLASSES
+    one_tile = launch.whole_tile(CLASSES, divergence, (2, 2)).block >= CLASSES
     assert forward <= (4.1 if one_tile else 8.1)
     assert backward <= 6.1
 
