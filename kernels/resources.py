@@ -6,17 +6,16 @@ table; `tests/test_compile.py` holds the kernels to it.
 """
 
 import re
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
+from kdlab.kernels.instructions import per_logit, run_tool
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, Tile, sweep_tile, whole_tile
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
@@ -64,7 +63,6 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = ("bf16", "fp16", "fp32", "fp64")
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
 # it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
 _ALIGNED = {
@@ -87,7 +85,8 @@ _ALIGNED = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What one compiled kernel takes: registers a thread, bytes spilt, and its logit accesses."""
+    """What one compiled kernel takes: registers a thread, bytes spilt, its logit accesses, and the
+    instructions that a logit costs in each sweep."""
 
     kernel: str
     architecture: int
@@ -100,6 +99,7 @@ class Resources:
     spilt_bytes: int
     wide_loads: int
     wide_stores: int
+    instructions: tuple[float, ...]
 
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
@@ -185,7 +185,7 @@ def compile_kernel(
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage = _run("cuobjdump", "-res-usage", file.name)
+        usage = run_tool("cuobjdump", "-res-usage", file.name)
 
     def field(name: str) -> int:
         match = re.search(rf"\b{name}:(\d+)", usage)
@@ -193,7 +193,10 @@ def compile_kernel(
             raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
         return int(match.group(1))
 
-    tile = tile_of(kernel, block, divergence, (dtype, options.get("teacher_dtype") or dtype))
+    dtypes = dtype, options.get("teacher_dtype") or dtype
+    tile = tile_of(kernel, block, divergence, dtypes)
+    read = BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0)
+    each = tile.block / (32 * tile.warps)
     return Resources(
         kernel,
         architecture,
@@ -206,6 +209,7 @@ def compile_kernel(
         spilt_bytes=field("STACK") + field("LOCAL"),
         wide_loads=_wide("ld", binary.asm["ptx"]),
         wide_stores=_wide("st", binary.asm["ptx"]),
+        instructions=tuple(per_logit(binary.asm["cubin"], read, each)),
     )
 
 
@@ -217,16 +221,11 @@ def _wide(access: str, ptx: str) -> int:
     )
 
 
-def _run(tool: str, *arguments: str) -> str:
-    return subprocess.run(
-        [str(_TOOLS / tool), *arguments], capture_output=True, text=True, check=True
-    ).stdout
-
-
 def main() -> None:
     """The table of `make kernel-report`: every kernel at its widest tile, on every architecture."""
     header = f"{'kernel':<29} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
-    print(header + f"{'warps':<6} {'registers':<10} {'spilt':<6} wide loads/stores")
+    header += f"{'warps':<6} {'registers':<10} {'spilt':<6} {'wide loads/stores':<18} "
+    print(header + "instructions a logit, each sweep")
     for kernel, divergence in product(KERNELS, DIVERGENCE):
         if not runs(kernel, divergence):
             continue
@@ -234,7 +233,8 @@ def main() -> None:
             r = compile_kernel(kernel, architecture, dtype, divergence, 0.5, MAX_BLOCK)
             row = f"{r.kernel:<29} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
             row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
-            print(row + f"{r.spilt_bytes:<6} {r.wide_loads}/{r.wide_stores}", flush=True)
+            row += f"{r.spilt_bytes:<6} {f'{r.wide_loads}/{r.wide_stores}':<18} "
+            print(row + " + ".join(f"{n:.0f}" for n in r.instructions), flush=True)
 
 
 if __name__ == "__main__":

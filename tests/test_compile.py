@@ -19,6 +19,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+from kdlab.kernels.instructions import A_BYTE
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK
 from kdlab.kernels.resources import (
     ARCHITECTURES,
@@ -92,6 +93,19 @@ def test_widest_tile(kernel, divergence, dtype):
 @pytest.mark.parametrize("configuration", covering(), ids=str)
 def test_pairs_of_choices(configuration):
     check(*configuration)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("label_weight", [0.0, 0.5])
+@pytest.mark.parametrize("divergence", [d for d in DIVERGENCE if d != "js"])
+@pytest.mark.parametrize("kernel", ["forward", "forward + gradient", "backward"])
+def test_arithmetic_leaves_memory_the_bottleneck(kernel, divergence, label_weight, dtype):
+    """On an H100; not js, whose two logarithms a logit cost more time than its bytes."""
+    r = compile_kernel(kernel, 90, dtype, divergence, label_weight, MAX_BLOCK)
+    read, written = 2 * BYTES[dtype], BYTES[dtype]
+    *sweeps, last = r.instructions
+    assert all(sweep <= A_BYTE * read for sweep in sweeps), r
+    assert last <= A_BYTE * (read if kernel == "forward" else read + written), r
 
 
 @pytest.mark.parametrize("kernel", [k for k, (f, _) in KERNELS.items() if "mix" in f.arg_names])

@@ -1,0 +1,76 @@
+"""How many instructions a compiled kernel spends on a logit, read off its disassembly.
+
+A kernel that moves b bytes a logit can only be as fast as memory while it issues no more than
+`A_BYTE` · b instructions for it. That is the roofline's ridge counted in instructions rather than
+in floating-point operations: comparisons, conversions and addresses take their turn as well. (An
+exponential takes more than one turn: 16 a clock and multiprocessor against 128.)
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import triton
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# NVIDIA H100 SXM, data sheet: 67e12 fp32 operations a second, two to a fused multiply-add, so
+# 33.5e12 instructions (each for one lane); 3.35e12 bytes a second.
+A_BYTE = 10
+_INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
+_LABEL = re.compile(r"\s*(\.L_x_\d+):")
+_LOAD = re.compile(r"\bLDG\.E(?:\.\w+)*")
+_WIDTH = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+
+
+def run_tool(tool: str, *arguments: str) -> str:
+    """Output of one of the tools that Triton's wheel brings (cuobjdump, nvdisasm)."""
+    return subprocess.run(
+        [str(TOOLS / tool), *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def disassembly(cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return run_tool("nvdisasm", "-c", file.name)
+
+
+def loops(code: str) -> tuple[list[str], list[list[str]]]:
+    """All instructions of a kernel, and the bodies of its loops: from a label to a jump back."""
+    labels: dict[str, int] = {}
+    listing: list[str] = []
+    bodies = []
+    for line in code.splitlines():
+        if label := _LABEL.match(line):
+            labels[label[1]] = len(listing)
+        elif instruction := _INSTRUCTION.match(line):
+            listing.append(instruction[1])
+            to = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction[1])
+            if to and labels.get(to[1], len(listing)) < len(listing) - 1:
+                bodies.append(listing[labels[to[1]] :])
+    return listing, bodies
+
+
+def loaded_bytes(body: list[str]) -> int:
+    """Bytes that a thread loads from global memory in one turn of a loop."""
+    loads = [load[0] for line in body if (load := _LOAD.search(line))]
+    widths = [
+        next((_WIDTH[part] for part in load.split(".") if part in _WIDTH), 4) for load in loads
+    ]
+    return sum(widths)
+
+
+def per_logit(cubin: bytes, bytes_a_logit: int, logits_a_thread: float) -> list[float]:
+    """Instructions a logit in each sweep of the row, in order; of all the kernel if it has none.
+
+    A loop that the compiler unrolls leaves a second one behind, for the rest of the row.
+
+    bytes_a_logit: student's and teacher's, as a sweep loads them; logits_a_thread: where there is
+    no loop, how many the kernel's one tile gives a thread.
+    """
+    listing, bodies = loops(disassembly(cubin))
+    sweeps = [(len(body), loaded_bytes(body) / bytes_a_logit) for body in bodies]
+    found = [instructions / logits for instructions, logits in sweeps if logits >= 1]
+    return found or [len(listing) / logits_a_thread]
