@@ -90,6 +90,10 @@ bench-report: .venv/bench.stamp  ## write README's table and the plots from benc
 gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: make gpu-check OUT=folder
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT) $(GPU_CHECK_ARGS)
 
+.PHONY: gpu-tune
+gpu-tune:  ## time the kernels' tile shapes on a GPU, within 6 minutes: make gpu-tune OUT=folder
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.tune --out $(OUT)
+
 .PHONY: clean
 clean:  ## remove .venv and caches
 	rm -rf .venv test-artifacts .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

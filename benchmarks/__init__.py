@@ -7,6 +7,7 @@ measure.py    how: inputs past the cache, interleaved times, peak memory, the co
 accuracy.py   the error of a loss and its gradient against float64
 run.py        `make bench`: measure and write results/<device>-<date>.json
 report.py     `make bench-report`: the README's table and the plots, from results/ alone
+tune.py       `make gpu-tune`: the kernels' tile shapes beside each other, on a GPU
 deadline.py   a pytest plugin that ends a run of tests in time
 gpu_check.py  `make gpu-check`: tests, notebooks and a short benchmark on a machine with a GPU
 """

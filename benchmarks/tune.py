@@ -1,0 +1,161 @@
+"""Time the kernels' tile shapes on a GPU: `python -m benchmarks.tune`, one table a case.
+
+`kernels/launch.py` chooses tiles from what the compiler says of them (registers, spills,
+instructions). Which of those that don't spill is fastest, only a GPU can say: this times them
+beside each other and beside a copy of the bytes that each must move, and writes
+`results/tiles-<device>-<date>.json`. What it finds belongs into `whole_tile`, `sweep_tile`,
+`programs_that_fill` and, for the gradient's place, `functional.gradient_in_forward`.
+
+    sweep       the value alone, row by row: warps and 128-bit loads a thread
+    gradient    the same with the gradient made in a second sweep
+    backward    the value, and the gradient in a backward pass: that pass's tile
+    shared      few rows: programs a multiprocessor that share them
+
+--dry-run goes through all of it at tiny sizes; with TRITON_INTERPRET=1, on a CPU.
+"""
+
+import argparse
+import datetime
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from kdlab.kernels import launch
+from kdlab.kernels.launch import Tile
+from torch import Tensor
+
+from benchmarks import checkout  # noqa: F401  (before kdlab.kernels is looked for)
+from benchmarks.cases import DTYPES, Case
+from benchmarks.measure import Inputs, Run, copy_run, interleaved
+from benchmarks.run import RESULTS, attempt, environment, quartiles, write
+from kdlab import distillation_loss, functional
+
+CASES = (
+    ("sweep gradient backward", Case("kl", "bf16", 16384, 32000)),
+    ("sweep gradient backward", Case("kl", "bf16", 8192, 128256)),
+    ("shared", Case("kl", "bf16", 8, 262144)),
+    ("shared", Case("kl", "bf16", 64, 128256)),
+    ("sweep gradient backward", Case("kl", "fp32", 8192, 32000)),
+    ("sweep backward", Case("js", "bf16", 8192, 32000)),
+    ("sweep gradient backward", Case("kl", "bf16", 8192, 50257)),
+)
+# Just more classes than one tile holds.
+TINY = tuple((kinds, Case(case.divergence, case.dtype, 2, 8200)) for kinds, case in CASES[2:6])
+
+
+def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Callable[..., Any]]]]:
+    """A name for each shape, and what `launch` is to answer for it."""
+    vector = 16 // DTYPES[dtype].itemsize
+    if kind == "shared":
+        for programs in (1, 2, 4, 8, 16):
+            yield f"{programs} a multiprocessor", {"programs_that_fill": _programs(programs)}
+        return
+    for warps in (4, 8, 16, 32):
+        for loads in (1, 2):
+            tile = Tile(32 * warps * loads * vector, vector, warps)
+            name = f"{tile.block}, {warps} warps"
+            if kind == "backward":
+                yield name, {"whole_tile": lambda *_, tile=tile: tile}
+            else:
+                yield name, {"sweep_tile": lambda *_, tile=tile, **__: tile}
+
+
+def _programs(each: int) -> Callable[[torch.device], int]:
+    def programs(device: torch.device) -> int:
+        if device.type != "cuda":
+            return each
+        return each * torch.cuda.get_device_properties(device).multi_processor_count
+
+    return programs
+
+
+def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Callable[..., Any]]) -> Run:
+    """One call of the loss, or of loss and gradient, with these tiles."""
+
+    def rule(student: Tensor, *_: Tensor) -> bool:
+        return kind == "gradient"
+
+    def run(i: int) -> object:
+        student, teacher = inputs.student[i % inputs.count], inputs.teacher[i % inputs.count]
+        with ExitStack() as stack:
+            for name, answer in answers.items():
+                stack.enter_context(patch.object(launch, name, answer))
+            stack.enter_context(patch.object(functional, "gradient_in_forward", rule))
+            if kind in ("sweep", "shared"):
+                student = student.detach()
+            value = distillation_loss(
+                student, teacher, beta=0.5, divergence=case.divergence, backend="triton"
+            )
+            return value, student.requires_grad and torch.autograd.grad(value, student)
+
+    return run
+
+
+def tune(kind: str, case: Case, device: torch.device, rounds: int, seconds: float) -> dict:
+    """Seconds of every choice, of what the launcher chooses, and of a copy."""
+    inputs = Inputs(case, device)
+    mode = "forward" if kind in ("sweep", "shared") else "full"
+    runs = {"copy": copy_run(case, mode, device)}
+    failed: dict[str, str | None] = {}
+    for name, answers in [("as it is", {}), *choices(kind, case.dtype)]:
+        run = timed(kind, case, inputs, answers)
+        _, reason = attempt(lambda run=run: run(0))  # compiles
+        if reason is None:
+            runs[name] = run
+        else:
+            failed[name] = reason
+    times = {k: quartiles(v) for k, v in interleaved(runs, device, rounds, seconds).items()}
+    copy = times["copy"]["median"]
+    share = {name: copy / found["median"] for name, found in times.items()}
+    result = vars(case) | {"kind": kind, "seconds": times, "share_of_copy": share}
+    return result | {"failed": failed}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tune",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file")
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes: shows that it works")
+    parser.add_argument("--rounds", type=int, default=20, help="samples of each choice, at most")
+    parser.add_argument("--seconds", type=float, default=300, help="start no table after this")
+    options = parser.parse_args(arguments)
+    if not options.dry_run and not torch.cuda.is_available():
+        print("no CUDA GPU that PyTorch can use; --dry-run with TRITON_INTERPRET=1 needs none")
+        return 2
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rounds, seconds = (3, 0.1) if options.dry_run else (options.rounds, 4.0)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    record: dict[str, Any] = {"date": now.isoformat(timespec="seconds")} | environment(device)
+    record |= {"dry_run": options.dry_run, "tables": []}
+    slug = re.sub(r"[^a-z0-9]+", "-", record["device"]["name"].lower()).strip("-")
+    path = options.out / f"tiles-{slug}-{now:%Y-%m-%d}.json"
+    options.out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    for kinds, case in TINY if options.dry_run else CASES:
+        for kind in kinds.split():
+            if time.perf_counter() - began > options.seconds:
+                print(f"{kind} {case}: out of time")
+                continue
+            table = tune(kind, case, device, rounds, seconds)
+            record["tables"].append(table)
+            write(path, record)
+            print(f"{kind} {case}")
+            for name, part in sorted(table["share_of_copy"].items(), key=lambda x: -x[1]):
+                ms = table["seconds"][name]["median"] * 1e3
+                print(f"    {name:22} {ms:9.3f} ms  {part:6.1%} of a copy's speed")
+            for name, reason in table["failed"].items():
+                print(f"    {name:22} {reason}", flush=True)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
