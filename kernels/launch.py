@@ -66,10 +66,9 @@ def sweep_tile(sizes: tuple[int, ...], gradient: bool = False) -> Tile:
     >>> sweep_tile((2, 2)), sweep_tile((4, 4), gradient=True)
     (Tile(block=2048, vector=8, warps=8), Tile(block=4096, vector=4, warps=32))
     """
+    each, warps = 16 // min(sizes), 32 if gradient else 8
     if 8 in sizes:  # two loads: with one, ptxas spills a number to make room for more programs
-        each, warps = 4, 4
-    else:
-        each, warps = 16 // min(sizes), 32 if gradient else 8
+        each, warps = 4, 8
     return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
 
 
