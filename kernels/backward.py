@@ -45,9 +45,8 @@ def backward_kernel(
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
-    row = (program // n_tiles).to(
-        tl.int64
-    )  # a grid has less than 2³¹ programs; offsets may pass it
+    # A grid has less than 2³¹ programs; offsets of rows may pass that.
+    row = (program // n_tiles).to(tl.int64)
     cols = (program % n_tiles) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < n_classes
     read = inside
