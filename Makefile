@@ -91,7 +91,7 @@ gpu-check:  ## test, run the notebooks and measure on a GPU, within 9 minutes: m
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check $(OUT) $(GPU_CHECK_ARGS)
 
 .PHONY: gpu-tune
-gpu-tune:  ## time the kernels' tile shapes on a GPU, within 6 minutes: make gpu-tune OUT=folder
+gpu-tune:  ## time the kernels' tile shapes on a GPU, for some 5 minutes: make gpu-tune OUT=folder
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.tune --out $(OUT)
 
 .PHONY: clean

@@ -16,6 +16,7 @@ beside each other and beside a copy of the bytes that each must move, and writes
 
 import argparse
 import datetime
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -130,7 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.dry_run and not torch.cuda.is_available():
         print("no CUDA GPU that PyTorch can use; --dry-run with TRITON_INTERPRET=1 needs none")
         return 2
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    device = torch.device("cuda" if torch.cuda.is_available() and not interpreted else "cpu")
     rounds, seconds = (3, 0.1) if options.dry_run else (options.rounds, 4.0)
     now = datetime.datetime.now(datetime.timezone.utc)
     record: dict[str, Any] = {"date": now.isoformat(timespec="seconds")} | environment(device)

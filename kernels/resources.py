@@ -62,7 +62,7 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
 
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = ("bf16", "fp16", "fp32", "fp64")
+BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 # Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
 # it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
 _ALIGNED = {
@@ -86,7 +86,8 @@ _ALIGNED = {
 @dataclass(frozen=True)
 class Resources:
     """What one compiled kernel takes: registers a thread, bytes spilt, its logit accesses, and the
-    instructions that a logit costs in each sweep."""
+    instructions that a logit costs in each sweep (a loop that joins parts comes first, if there is
+    one, and has no logits)."""
 
     kernel: str
     architecture: int
@@ -100,9 +101,6 @@ class Resources:
     wide_loads: int
     wide_stores: int
     instructions: tuple[float, ...]
-
-
-BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
 
 
 def tile_of(kernel: str, classes: int, divergence: str, dtypes: tuple[str, str]) -> Tile:
@@ -229,7 +227,7 @@ def main() -> None:
     for kernel, divergence in product(KERNELS, DIVERGENCE):
         if not runs(kernel, divergence):
             continue
-        for architecture, dtype in product(ARCHITECTURES, DTYPES):
+        for architecture, dtype in product(ARCHITECTURES, BYTES):
             r = compile_kernel(kernel, architecture, dtype, divergence, 0.5, MAX_BLOCK)
             row = f"{r.kernel:<29} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
             row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
