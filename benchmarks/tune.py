@@ -4,10 +4,10 @@
 instructions). Which of those that don't spill is fastest, only a GPU can say: this times them
 beside each other and beside a copy of the bytes that each must move, and writes
 `results/tiles-<device>-<date>.json`. What it finds belongs into `whole_tile`, `sweep_tile`,
-`programs_that_fill` and, for the gradient's place, `functional.gradient_in_forward`.
+`PART_TILES`, `programs_that_fill` and, for the gradient's place, `functional.gradient_in_forward`.
 
     sweep       the value alone, row by row: warps and 128-bit loads a thread
-    gradient    the same with the gradient made in a second sweep
+    gradient    value and gradient in one launch: the same, and tiles a part
     backward    the value, and the gradient in a backward pass: that pass's tile
     shared      few rows: programs a multiprocessor that share them
 
@@ -21,6 +21,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,21 +50,23 @@ CASES = (
 TINY = tuple((kinds, Case(case.divergence, case.dtype, 2, 8200)) for kinds, case in CASES[2:6])
 
 
-def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Callable[..., Any]]]]:
-    """A name for each shape, and what `launch` is to answer for it."""
+def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A name for each shape, and what is to stand in `launch` for it."""
     vector = 16 // DTYPES[dtype].itemsize
     if kind == "shared":
         for programs in (1, 2, 4, 8, 16):
             yield f"{programs} a multiprocessor", {"programs_that_fill": _programs(programs)}
         return
-    for warps in (4, 8, 16, 32):
-        for loads in (1, 2):
-            tile = Tile(32 * warps * loads * vector, vector, warps)
-            name = f"{tile.block}, {warps} warps"
-            if kind == "backward":
-                yield name, {"whole_tile": lambda *_, tile=tile: tile}
-            else:
-                yield name, {"sweep_tile": lambda *_, tile=tile, **__: tile}
+    place = "whole_tile" if kind == "backward" else "sweep_tile"
+    for warps, loads in product((4, 8, 16, 32), (1, 2)):
+        tile = Tile(32 * warps * loads * vector, vector, warps)
+        name = f"{tile.block}, {warps} warps"
+        shape = {place: lambda *_, tile=tile: tile}
+        if kind != "gradient":
+            yield name, shape
+            continue
+        for tiles in (1, 2, 4, 8):
+            yield f"{name}, {tiles} a part", shape | {"PART_TILES": tiles}
 
 
 def _programs(each: int) -> Callable[[torch.device], int]:
@@ -75,7 +78,7 @@ def _programs(each: int) -> Callable[[torch.device], int]:
     return programs
 
 
-def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Callable[..., Any]]) -> Run:
+def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run:
     """One call of the loss, or of loss and gradient, with these tiles."""
 
     def rule(student: Tensor, *_: Tensor) -> bool:

@@ -195,21 +195,14 @@ def gradient_in_forward(student: Tensor, teacher: Tensor, beta: Tensor, share: T
     It saves the backward pass's reads: 6 bytes a bf16 logit in all instead of 10. Only where nobody
     else wants a gradient, and not
     - in float16: upstream factors (a loss scale) come after rounding, too late for its small range;
-    - under torch.compile, which cannot give the gradient away without a copy;
-    - on CUDA, where both rows of every program in flight (one a multiprocessor, for long rows) do
-      not fit into half of the L2 cache: reading them again would cost what it saves. That is a
-      prediction from bytes; `make gpu-check` times both ways.
+    - under torch.compile, which cannot give the gradient away without a copy.
+    That it pays on CUDA for rows of every length, since what it reads twice is in L2 the second
+    time (`kernels/lookback.py`), is a prediction: `make gpu-tune` and `make bench` time both ways.
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     others = teacher.requires_grad or beta.requires_grad or share.requires_grad
-    if others or not student.requires_grad or student.dtype == torch.float16:
-        return False
-    if not student.is_cuda:
-        return True
-    device = torch.cuda.get_device_properties(student.device)
-    row = student.shape[-1] * (student.element_size() + teacher.element_size())
-    return device.multi_processor_count * row <= device.L2_cache_size // 2
+    return student.requires_grad and not others and student.dtype != torch.float16
 
 
 def default_backend(device: torch.device) -> str:

@@ -1,8 +1,9 @@
-"""Forward: read both tensors once, write the row's loss and statistics, and its gradient if asked.
+"""Forward: read both tensors once, write the row's loss and statistics.
 
-A row belongs to one program (`forward_kernel`), or, where rows are few and long, to several: each
-makes the state of its part (`part_kernel`), js and tv sweep again (`spread_kernel`), and
-`join_kernel` combines the parts. Both ways are made of the same `sweep`, `combine`, `write_row`.
+A row belongs to one program (`forward_kernel`), which also writes the gradient, if asked, of a row
+that is one tile; or, where rows are few and long, to several: each makes the state of its part
+(`part_kernel`), js and tv sweep again (`spread_kernel`), and `join_kernel` combines the parts. Both
+ways, and that of `lookback.py`, are made of the same `sweep`, `combine`, `write_row`.
 """
 
 import triton
@@ -45,13 +46,22 @@ def lanes(BLOCK: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
 
 
 @triton.jit
-def load_tile(student, teacher, cols, end, ACC: tl.constexpr, SOFT: tl.constexpr):
+def load_tile(
+    student,
+    teacher,
+    cols,
+    end,
+    ACC: tl.constexpr,
+    SOFT: tl.constexpr,
+    EVICT: tl.constexpr = "",
+):
     """Both rows' logits at these columns, −inf past `end`; the student's twice if no teacher."""
     inside = cols < end
-    s = tl.load(student + cols, mask=inside, other=float("-inf")).to(ACC)
+    low = float("-inf")
+    s = tl.load(student + cols, mask=inside, other=low, eviction_policy=EVICT).to(ACC)
     t = s
     if SOFT:
-        t = tl.load(teacher + cols, mask=inside, other=float("-inf")).to(ACC)
+        t = tl.load(teacher + cols, mask=inside, other=low, eviction_policy=EVICT).to(ACC)
     return s, t
 
 
@@ -220,28 +230,17 @@ def forward_kernel(
     write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
               label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC)  # fmt: skip
 
-    if GRADIENT:
+    if GRADIENT:  # of longer rows: `lookback.py`
+        tl.static_assert(ONE_TILE)
         g = tl.load(grad_scale).to(ACC)
-        grad += row * grad_stride
         label = 0
         if HARD:
             label = tl.load(labels + row)
-        if ONE_TILE:
-            out = g * student_gradient(
-                s, t, offsets, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
-                DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
-            out = tl.where(counts, out, 0.0)
-            tl.store(grad + offsets, out.to(grad.dtype.element_ty), mask=offsets < n_classes)
-        else:
-            # From the end backwards: what was read last is still in L2.
-            for i in range(tl.cdiv(n_classes, BLOCK) - 1, -1, -1):
-                cols = i * BLOCK + offsets
-                s, t = load_tile(student, teacher, cols, end, ACC, SOFT)
-                out = g * student_gradient(
-                    s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
-                    DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
-                out = tl.where(counts, out, 0.0)
-                tl.store(grad + cols, out.to(grad.dtype.element_ty), mask=cols < n_classes)
+        out = g * student_gradient(
+            s, t, offsets, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
+            DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+        out = tl.where(counts, out, 0.0).to(grad.dtype.element_ty)
+        tl.store(grad + row * grad_stride + offsets, out, mask=offsets < n_classes)
 
 
 @triton.jit
@@ -275,9 +274,13 @@ def part_kernel(
         end = tl.where(tl.load(keep + row) != 0, end, begin)
     state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end,
                   b * LOG2_E, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
-    out = states + (row * tl.num_programs(1) + part) * N_FIELDS
+    store_state(states + (row * tl.num_programs(1) + part) * N_FIELDS, state)
+
+
+@triton.jit
+def store_state(x, state):
     for k in tl.static_range(N_FIELDS):
-        tl.store(out + k, state[k])
+        tl.store(x + k, state[k])
 
 
 @triton.jit
@@ -358,10 +361,51 @@ def spread_kernel(
     dot_s, dot_t, soft = spread_sweep(
         student, teacher, begin, end, c, state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
     )
-    out = sums + (row * parts + part) * 3
-    tl.store(out, dot_s)
-    tl.store(out + 1, dot_t)
-    tl.store(out + 2, soft)
+    store_sums(sums + (row * parts + part) * 3, dot_s, dot_t, soft)
+
+
+@triton.jit
+def store_sums(x, dot_s, dot_t, soft):
+    tl.store(x, dot_s)
+    tl.store(x + 1, dot_t)
+    tl.store(x + 2, soft)
+
+
+@triton.jit
+def join_sums(sums, parts, ACC: tl.constexpr):
+    """The sums of `spread` over a row from those over its parts."""
+    dot_s = tl.zeros((JOIN,), ACC)
+    dot_t = dot_s
+    soft = dot_s
+    for first in range(0, parts, JOIN):
+        part = first + tl.arange(0, JOIN)
+        x = sums + part * 3
+        dot_s += tl.load(x, mask=part < parts, other=0.0)
+        dot_t += tl.load(x + 1, mask=part < parts, other=0.0)
+        soft += tl.load(x + 2, mask=part < parts, other=0.0)
+    return tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
+
+
+@triton.jit
+def join_row(
+    states,
+    sums,
+    parts,
+    c,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """A row's state, D, and the sums that its gradients subtract, from what its parts left."""
+    state = join(states, parts, c, DIVERGENCE, SOFT, HARD, ACC)
+    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
+        dot_s, dot_t, soft = join_sums(sums, parts, ACC)
+        soft = spread_finish(dot_s, dot_t, soft, state[1], state[3], mix, DIVERGENCE)
+    else:
+        soft, dot_s, dot_t = finish(state, DIVERGENCE)
+    return state, soft, dot_s, dot_t
 
 
 @triton.jit
@@ -395,22 +439,9 @@ def join_kernel(
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
-    c = b * LOG2_E
-    state = join(states + row * parts * N_FIELDS, parts, c, DIVERGENCE, SOFT, HARD, ACC)
-    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
-        dot_s = tl.zeros((JOIN,), ACC)
-        dot_t = dot_s
-        soft = dot_s
-        for first in range(0, parts, JOIN):
-            part = first + tl.arange(0, JOIN)
-            x = sums + (row * parts + part) * 3
-            dot_s += tl.load(x, mask=part < parts, other=0.0)
-            dot_t += tl.load(x + 1, mask=part < parts, other=0.0)
-            soft += tl.load(x + 2, mask=part < parts, other=0.0)
-        dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
-        soft = spread_finish(dot_s, dot_t, soft, state[1], state[3], mix, DIVERGENCE)
-    else:
-        soft, dot_s, dot_t = finish(state, DIVERGENCE)
+    state, soft, dot_s, dot_t = join_row(
+        states + row * parts * N_FIELDS, sums + row * parts * 3, parts, b * LOG2_E, mix, DIVERGENCE,
+        SOFT, HARD, ACC)  # fmt: skip
     write_row(state, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row,
               n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
               ACC)  # fmt: skip

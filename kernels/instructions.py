@@ -6,12 +6,15 @@ in floating-point operations: comparisons, conversions and addresses take their 
 exponential takes more than one turn: 16 a clock and multiprocessor against 128.)
 """
 
+import inspect
 import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import triton
+from kdlab.kernels.forward import load_tile
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # NVIDIA H100 SXM, data sheet: 67e12 fp32 operations a second, two to a fused multiply-add, so
@@ -19,8 +22,17 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 A_BYTE = 10
 _INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
 _LABEL = re.compile(r"\s*(\.L_x_\d+):")
+_SOURCE = re.compile(r'\s*//## File ".*?(\w+\.py)", line (\d+)')
 _LOAD = re.compile(r"\bLDG\.E(?:\.\w+)*")
 _WIDTH = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+
+
+class Instruction(NamedTuple):
+    """Its text, and the line of Python from which it comes."""
+
+    text: str
+    file: str
+    line: int
 
 
 def run_tool(tool: str, *arguments: str) -> str:
@@ -34,32 +46,38 @@ def disassembly(cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return run_tool("nvdisasm", "-c", file.name)
+        return run_tool("nvdisasm", "-c", "-g", file.name)
 
 
-def loops(code: str) -> tuple[list[str], list[list[str]]]:
+def loops(code: str) -> tuple[list[Instruction], list[list[Instruction]]]:
     """All instructions of a kernel, and the bodies of its loops: from a label to a jump back."""
     labels: dict[str, int] = {}
-    listing: list[str] = []
+    listing: list[Instruction] = []
     bodies = []
-    for line in code.splitlines():
-        if label := _LABEL.match(line):
+    source = "", 0
+    for text in code.splitlines():
+        if label := _LABEL.match(text):
             labels[label[1]] = len(listing)
-        elif instruction := _INSTRUCTION.match(line):
-            listing.append(instruction[1])
+        elif line := _SOURCE.match(text):
+            source = line[1], int(line[2])
+        elif instruction := _INSTRUCTION.match(text):
+            listing.append(Instruction(instruction[1], *source))
             to = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction[1])
             if to and labels.get(to[1], len(listing)) < len(listing) - 1:
                 bodies.append(listing[labels[to[1]] :])
     return listing, bodies
 
 
-def loaded_bytes(body: list[str]) -> int:
-    """Bytes that a thread loads from global memory in one turn of a loop."""
-    loads = [load[0] for line in body if (load := _LOAD.search(line))]
-    widths = [
-        next((_WIDTH[part] for part in load.split(".") if part in _WIDTH), 4) for load in loads
-    ]
-    return sum(widths)
+def loaded_bytes(body: list[Instruction]) -> int:
+    """Bytes of logits that a thread loads in one turn of a loop; other loops join, or wait."""
+    lines, first = inspect.getsourcelines(load_tile.fn)
+    load_lines = range(first, first + len(lines))
+    total = 0
+    for text, file, line in body:
+        load = _LOAD.search(text)
+        if load and file == "forward.py" and line in load_lines:
+            total += next((_WIDTH[part] for part in load[0].split(".") if part in _WIDTH), 4)
+    return total
 
 
 def per_logit(cubin: bytes, bytes_a_logit: int, logits_a_thread: float) -> list[float]:

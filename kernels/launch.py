@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
+from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.row_state import FIELDS, JS, KL, MSE, MSE_LOGITS, REVERSE_KL, TV
 from kdlab.kernels.scale import scale_kernel
 from torch import Tensor
@@ -23,6 +24,7 @@ DIVERGENCE = {
 }
 
 MAX_BLOCK = 8192
+PART_TILES = 4
 SCALE_TILE = {"BLOCK": 4096, "num_warps": 8}
 
 
@@ -55,20 +57,18 @@ def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...]) -> Tile:
     return _tile(block, block // (32 * each) or 1, sizes)
 
 
-def sweep_tile(sizes: tuple[int, ...], gradient: bool = False) -> Tile:
+def sweep_tile(sizes: tuple[int, ...]) -> Tile:
     """For rows that are swept tile by tile: one 128-bit load a tensor a thread, eight warps.
 
     Few registers a thread, so that many programs share a multiprocessor and some of them always
-    wait for memory while others compute. Where the gradient follows, a second sweep reads the row
-    again, and the fewer rows are under way the more of it is still in L2: 32 warps, one row a
-    multiprocessor. (Lanes don't wait for each other before the row ends, so a program may be wide.)
+    wait for memory while others compute.
 
-    >>> sweep_tile((2, 2)), sweep_tile((4, 4), gradient=True)
-    (Tile(block=2048, vector=8, warps=8), Tile(block=4096, vector=4, warps=32))
+    >>> sweep_tile((2, 2)), sweep_tile((4, 4))
+    (Tile(block=2048, vector=8, warps=8), Tile(block=1024, vector=4, warps=8))
     """
-    each, warps = 16 // min(sizes), 32 if gradient else 8
+    each, warps = 16 // min(sizes), 8
     if 8 in sizes:  # two loads: with one, ptxas spills a number to make room for more programs
-        each, warps = 4, 8
+        each = 4
     return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
 
 
@@ -92,6 +92,21 @@ def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, 
     parts = min(tiles, triton.cdiv(programs, max(rows, 1))) if rows < programs // 2 else 1
     size = triton.cdiv(tiles, parts) * block
     return (1, classes) if parts == 1 else (triton.cdiv(classes, size), size)
+
+
+def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int]:
+    """(parts, classes a part) where loss and gradient come from one launch.
+
+    Up to `PART_TILES` tiles each: long enough that joining a row's parts costs little beside the
+    sweeps, and short, since the parts under way wait in L2 for their second sweep.
+
+    >>> lookback_parts(8192, 128_256, 2048, 528), lookback_parts(8, 262_144, 2048, 528)
+    ((16, 8192), (64, 4096))
+    """
+    tiles = triton.cdiv(classes, block)
+    parts = max(triton.cdiv(tiles, PART_TILES), min(tiles, triton.cdiv(programs, max(rows, 1))))
+    size = triton.cdiv(tiles, parts) * block
+    return triton.cdiv(classes, size), size
 
 
 def programs_that_fill(device: torch.device) -> int:
@@ -141,19 +156,16 @@ def forward(
     one_tile = classes <= tile.block
     if not one_tile:
         tile = sweep_tile(sizes)
-    parts, part_size = row_parts(rows, classes, tile.block, programs_that_fill(student.device))
     constants = _constants(settings, keep, dtype)
+    if gradient_scale is not None and not one_tile:
+        _looking_back(student, teacher, labels, keep, beta, loss, stats, gradient, gradient_scale,
+                      settings, constants, tile)  # fmt: skip
+        return loss, stats, gradient
+    parts, part_size = row_parts(rows, classes, tile.block, programs_that_fill(student.device))
     if parts > 1:
         _shared_rows(student, teacher, labels, keep, beta, loss, stats, settings, constants,
                      parts, part_size, tile)  # fmt: skip
-        if gradient_scale is not None:
-            upstream = gradient_scale.to(dtype).expand(rows)
-            gradient, _, _ = backward(
-                upstream, student, teacher, labels, keep, beta, stats, settings
-            )
         return loss, stats, gradient
-    if wanted and not one_tile:
-        tile = sweep_tile(sizes, gradient=True)
     with _device_of(student):
         forward_kernel[(rows,)](
             student,
@@ -180,6 +192,58 @@ def forward(
             **_sizes(tile, student, teacher),
         )
     return loss, stats, gradient
+
+
+def _looking_back(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    beta: Tensor,
+    loss: Tensor,
+    stats: Tensor,
+    gradient: Tensor,
+    gradient_scale: Tensor,
+    settings: Settings,
+    constants: dict,
+    tile: Tile,
+) -> None:
+    """Loss and gradient of rows that are longer than a tile, in one launch."""
+    rows, classes = student.shape
+    programs = programs_that_fill(student.device)
+    parts, part_size = lookback_parts(rows, classes, tile.block, programs)
+    spread = settings.soft and settings.divergence in ("js", "tv")
+    states = loss.new_empty(rows, parts, len(FIELDS))
+    sums = loss.new_empty((rows, parts, 3) if spread else 0)
+    counters = torch.zeros(rows + 1, dtype=torch.int32, device=loss.device)
+    with _device_of(student):
+        lookback_kernel[(rows * parts + (1 + spread) * (parts - 1),)](
+            student,
+            teacher,
+            labels,
+            keep,
+            beta,
+            loss,
+            stats,
+            gradient,
+            gradient_scale,
+            states,
+            sums,
+            counters,
+            student.stride(0),
+            teacher.stride(0),
+            beta.stride(0),
+            classes,
+            rows,
+            classes,
+            parts,
+            part_size,
+            settings.label_weight,
+            settings.mix,
+            TEMPERATURE_SCALING=settings.temperature_scaling,
+            **constants,
+            **_sizes(tile, student, teacher),
+        )
 
 
 def _shared_rows(

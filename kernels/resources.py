@@ -17,6 +17,7 @@ from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
 from kdlab.kernels.instructions import per_logit, run_tool
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, Tile, sweep_tile, whole_tile
+from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
@@ -25,8 +26,8 @@ from triton.compiler import ASTSource, CompiledKernel
 KERNELS = {
     "forward": (forward_kernel, {"GRADIENT": False, "ONE_TILE": False}),
     "forward, one tile": (forward_kernel, {"GRADIENT": False, "ONE_TILE": True}),
-    "forward + gradient": (forward_kernel, {"GRADIENT": True, "ONE_TILE": False}),
     "forward + gradient, one tile": (forward_kernel, {"GRADIENT": True, "ONE_TILE": True}),
+    "forward + gradient": (lookback_kernel, {}),
     "part of a row": (part_kernel, {}),
     "second sweep of a part": (spread_kernel, {}),
     "join of the parts": (join_kernel, {}),
@@ -86,8 +87,7 @@ _ALIGNED = {
 @dataclass(frozen=True)
 class Resources:
     """What one compiled kernel takes: registers a thread, bytes spilt, its logit accesses, and the
-    instructions that a logit costs in each sweep (a loop that joins parts comes first, if there is
-    one, and has no logits)."""
+    instructions that a logit costs in each sweep."""
 
     kernel: str
     architecture: int
@@ -112,7 +112,7 @@ def tile_of(kernel: str, classes: int, divergence: str, dtypes: tuple[str, str])
     sizes = BYTES[dtypes[0]], BYTES[dtypes[1]]
     if "one tile" in kernel or "backward" in kernel:
         return whole_tile(classes, divergence, sizes)
-    return sweep_tile(sizes, "gradient" in kernel)
+    return sweep_tile(sizes)
 
 
 def compiled(
@@ -146,13 +146,13 @@ def compiled(
     names = function.arg_names
     constants = {name: value for name, value in flags.items() if name in names}
     numbers = ("beta", "loss", "stats", "grad_loss", "grad_scale", "states", "sums", "beta_parts")
-    types = {"labels": "*i64", "keep": "*i1"}
+    types = {"labels": "*i64", "keep": "*i1", "counters": "*i32"}
     types |= dict.fromkeys(("student", "grad", "grad_student", "gradient"), f"*{dtype}")
     types |= dict.fromkeys(("teacher", "grad_teacher"), f"*{teacher_dtype or dtype}")
     types |= dict.fromkeys((*numbers, "factor"), "*fp64" if double else "*fp32")
     types |= {p.name: p.annotation_type for p in function.params if p.annotation_type}
     absent = {"keep": not keep, "labels": not flags["HARD"]}
-    absent["grad_scale"] = not flags.get("GRADIENT")
+    absent["grad_scale"] = "gradient" not in kernel
     constants |= {name: None for name in names if absent.get(name)}
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(

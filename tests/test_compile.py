@@ -8,6 +8,7 @@ any value of another, where the launcher can make the two meet; three at a time 
 Of the gradients that backward can be asked for, each by itself and all three, not two.
 """
 
+import inspect
 import os
 import random
 import re
@@ -19,7 +20,8 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from kdlab.kernels.instructions import A_BYTE
+from kdlab.kernels import forward
+from kdlab.kernels.instructions import A_BYTE, disassembly, loops
 from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK
 from kdlab.kernels.resources import (
     ARCHITECTURES,
@@ -106,6 +108,39 @@ def test_arithmetic_leaves_memory_the_bottleneck(kernel, divergence, label_weigh
     *sweeps, last = r.instructions
     assert all(sweep <= A_BYTE * read for sweep in sweeps), r
     assert last <= A_BYTE * (read if kernel == "forward" else read + written), r
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("divergence", ["kl", "js"])
+def test_look_back_waits_before_it_reads_and_writes_before_it_arrives(divergence, architecture):
+    """In the order of the instructions: what a part leaves, a fence, its arrival; later a load that
+    is ordered before whatever follows it (and empties L1), then what other parts left."""
+    binary = compiled("forward + gradient", architecture, "bf16", divergence, 0.0, MAX_BLOCK)
+    listing, _ = loops(disassembly(binary.asm["cubin"]))
+
+    def places(pattern, function=None):
+        lines, first = inspect.getsourcelines(function.fn) if function else ([], 0)
+        span = range(first, first + len(lines))
+        return [
+            i
+            for i, (text, file, line) in enumerate(listing)
+            if re.search(pattern, text)
+            and (function is None or (file == "forward.py" and line in span))
+        ]
+
+    kept = places(r"\bSTG", forward.store_state), places(r"\bSTG", forward.store_sums)
+    asked = places(r"\bLDG", forward.load_states), places(r"\bLDG", forward.join_sums)
+    fences, arrivals = places(r"\bMEMBAR\S*GPU"), places(r"\b(RED|ATOM)G?\.E\.ADD\.STRONG\.GPU")
+    waits, fresh = places(r"\bLDG?\.E\S*\.STRONG\.GPU"), places(r"\bCCTL\.IVALL")
+    number, *arrivals = arrivals
+    rounds = 1 + (divergence == "js")
+    assert len(arrivals) == len(waits) == rounds
+    assert number < min(kept[0]) and all(kept[i] and asked[i] for i in range(rounds))
+    for i in range(rounds):
+        assert any(max(kept[i]) < fence < arrivals[i] for fence in fences)
+        reads = [read for read in asked[i] if read > waits[i]]
+        assert reads and any(waits[i] < f < min(reads) for f in fresh)
+        assert arrivals[i] < waits[i] and min(asked[i]) > waits[i]
 
 
 @pytest.mark.parametrize("kernel", [k for k, (f, _) in KERNELS.items() if "mix" in f.arg_names])

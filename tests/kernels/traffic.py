@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from triton._C.libtriton.ir import EVICTION_POLICY
 from triton.runtime.interpreter import InterpreterBuilder
 
 LINE = 128  # bytes: the granularity at which a GPU's L2 keeps memory
@@ -24,16 +25,14 @@ class Traffic:
     def bytes(self) -> int:
         return self.loaded + self.stored
 
-    def load(self, addresses: np.ndarray, size: int) -> None:
+    def load(self, addresses: np.ndarray, size: int, last: bool) -> None:
         if not self.cache:
             self.loaded += addresses.size * size
             return
         for line in np.unique(addresses // LINE).tolist():  # least recently used goes first
-            if line in self.lines:
-                self.lines.move_to_end(line)
-                continue
-            self.loaded += LINE
+            self.loaded += 0 if line in self.lines else LINE
             self.lines[line] = True
+            self.lines.move_to_end(line, last=not last)  # first goes what nobody needs again
             if len(self.lines) > self.cache // LINE:
                 self.lines.popitem(last=False)
 
@@ -48,7 +47,9 @@ def counted(cache: int = 0) -> Iterator[Traffic]:
         return max(1, pointers.get_element_ty().primitive_bitwidth // 8)
 
     def counting_load(self, pointers, mask, *rest):
-        traffic.load(np.atleast_1d(pointers.data)[np.atleast_1d(mask.data)], size(pointers))
+        addresses = np.atleast_1d(pointers.data)[np.atleast_1d(mask.data)]
+        last = EVICTION_POLICY.EVICT_FIRST in rest
+        traffic.load(addresses, size(pointers), last)
         return load(self, pointers, mask, *rest)
 
     def counting_store(self, pointers, value, mask, *rest):

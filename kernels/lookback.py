@@ -1,0 +1,184 @@
+"""Loss and gradient in one launch, for rows of any length, with each logit read from memory once.
+
+A gradient needs the whole row's statistics, so a row that is longer than a tile is swept twice (by
+js and tv three times), and in between it must stay in L2. If each program swept a row of its own,
+that would be as many rows as there are multiprocessors. Here a row is cut into parts, and programs
+follow each other along the parts of all rows: number t makes the state of part t, and then the
+gradient of part t − lag, with lag = parts a row − 1. What must stay in L2 is one row, and the parts
+on which programs are at work, whatever the length of a row.
+
+The gradient of part t − lag needs the states of its whole row, the last of which is that of part t
+at most. So a program looks back: it waits for programs with smaller numbers, and numbers are given
+in the order in which programs start. Nobody waits for a program that has not started, so nothing
+stands still, in whatever order and however few at a time the device runs them.
+
+Merrill, Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016, section 4.
+"""
+
+import triton
+import triton.language as tl
+from kdlab.kernels.forward import (
+    N_FIELDS,
+    join,
+    join_row,
+    lanes,
+    load_tile,
+    spread_sweep,
+    store_state,
+    store_sums,
+    sweep,
+    write_row,
+)
+from kdlab.kernels.row_state import JS, LOG2_E, TV, finite_max
+from kdlab.kernels.softened import as_number, student_gradient
+
+
+@triton.jit
+def part_of(number, parts, part_size, n_classes):
+    """The row of a part, and its first class and the one after its last."""
+    begin = number % parts * part_size
+    return (number // parts).to(tl.int64), begin, tl.minimum(begin + part_size, n_classes)
+
+
+@triton.jit
+def arrive(arrived):
+    """Say that this program's results are in memory: every warp's, hence the barrier."""
+    tl.debug_barrier()
+    tl.atomic_add(arrived, 1, sem="release")
+
+
+@triton.jit
+def wait(arrived, number):
+    """Until so many have arrived, whose results can be read from then on."""
+    while tl.atomic_add(arrived, 0, sem="acquire") < number:
+        pass
+
+
+@triton.jit
+def gradient_sweep(
+    student,
+    teacher,
+    grad,
+    g,
+    label,
+    begin,
+    end,
+    counts,
+    b,
+    state,
+    dot_s,
+    label_weight,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """g times the gradient of the classes from begin to end, from the end backwards: what was read
+    last is the likeliest to be in L2 still. Nobody needs it afterwards: it may leave first."""
+    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
+    read = tl.where(counts, end, begin)
+    for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
+        cols = begin + i * BLOCK + offsets
+        s, t = load_tile(student, teacher, cols, read, ACC, SOFT, "evict_first")
+        out = g * student_gradient(
+            s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
+            DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+        out = tl.where(counts, out, 0.0).to(grad.dtype.element_ty)
+        tl.store(grad + cols, out, mask=cols < end, eviction_policy="evict_first")
+
+
+@triton.jit
+def lookback_kernel(
+    student,
+    teacher,
+    labels,
+    keep,
+    beta,
+    loss,
+    stats,
+    grad,
+    grad_scale,
+    states,
+    sums,
+    counters,
+    student_stride,
+    teacher_stride,
+    beta_stride,
+    grad_stride,
+    n_rows,
+    n_classes,
+    parts,
+    part_size,
+    label_weight: tl.float64,
+    mix: tl.float64,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    HAS_KEEP: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """`counters`, zeros: how many parts of each row have arrived; then, how many programs began."""
+    SPREAD: tl.constexpr = SOFT and (DIVERGENCE == JS or DIVERGENCE == TV)
+    label_weight = as_number(label_weight, ACC)
+    mix = as_number(mix, ACC)
+    number = tl.atomic_add(counters + n_rows, 1, sem="relaxed")
+    everything = n_rows * parts
+
+    if number < everything:
+        row, begin, end = part_of(number, parts, part_size, n_classes)
+        if HAS_KEEP:  # a row that counts for nothing is not even read
+            end = tl.where(tl.load(keep + row) != 0, end, begin)
+        c = tl.load(beta + row * beta_stride).to(ACC) * LOG2_E
+        state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end, c,
+                      DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        store_state(states + number.to(tl.int64) * N_FIELDS, state)
+        arrive(counters + row)
+    number -= parts - 1
+
+    if SPREAD:
+        if (number >= 0) & (number < everything):
+            row, begin, end = part_of(number, parts, part_size, n_classes)
+            if HAS_KEEP:
+                end = tl.where(tl.load(keep + row) != 0, end, begin)
+            c = tl.load(beta + row * beta_stride).to(ACC) * LOG2_E
+            wait(counters + row, parts)
+            state = join(states + row * parts * N_FIELDS, parts, c, DIVERGENCE, SOFT, HARD, ACC)
+            dot_s, dot_t, soft = spread_sweep(
+                student + row * student_stride, teacher + row * teacher_stride, begin, end, c,
+                state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+            store_sums(sums + number.to(tl.int64) * 3, dot_s, dot_t, soft)
+            arrive(counters + row)
+        number -= parts - 1
+
+    if number >= 0:
+        row, begin, end = part_of(number, parts, part_size, n_classes)
+        counts = True
+        if HAS_KEEP:
+            counts = tl.load(keep + row) != 0
+        b = tl.load(beta + row * beta_stride).to(ACC)
+        label = 0
+        if HARD:
+            label = tl.load(labels + row)
+        wait(counters + row, parts * (1 + SPREAD))
+        state, soft, dot_s, dot_t = join_row(
+            states + row * parts * N_FIELDS, sums + row * parts * 3, parts, b * LOG2_E, mix,
+            DIVERGENCE, SOFT, HARD, ACC)  # fmt: skip
+        student += row * student_stride
+        teacher += row * teacher_stride
+        if begin == 0:
+            write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b,
+                      counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
+                      ACC)  # fmt: skip
+        gradient_sweep(student, teacher, grad + row * grad_stride, tl.load(grad_scale).to(ACC),
+                       label, begin, end, counts, b, state, dot_s, label_weight, mix, DIVERGENCE,
+                       SOFT, HARD, TEMPERATURE_SCALING, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
