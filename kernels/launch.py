@@ -94,19 +94,22 @@ def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, 
     return (1, classes) if parts == 1 else (triton.cdiv(classes, size), size)
 
 
-def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int]:
-    """(parts, classes a part) where loss and gradient come from one launch.
+def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int, int]:
+    """(parts, classes a part, lag) where loss and gradient come from one launch.
 
-    Up to `PART_TILES` tiles each: long enough that joining a row's parts costs little beside the
-    sweeps, and short, since the parts under way wait in L2 for their second sweep.
+    Parts of up to `PART_TILES` tiles: long enough that joining a row's parts costs little beside
+    the sweeps, and short, since the parts under way wait in L2 for their next sweep. The lag is the
+    least that it may be and half of `programs` (two a multiprocessor) more: in notebook 07's model
+    of a GPU that saves half of the waiting, and everything still fits into L2.
 
     >>> lookback_parts(8192, 128_256, 2048, 528), lookback_parts(8, 262_144, 2048, 528)
-    ((16, 8192), (64, 4096))
+    ((16, 8192, 279), (64, 4096, 327))
     """
     tiles = triton.cdiv(classes, block)
     parts = max(triton.cdiv(tiles, PART_TILES), min(tiles, triton.cdiv(programs, max(rows, 1))))
     size = triton.cdiv(tiles, parts) * block
-    return triton.cdiv(classes, size), size
+    parts = triton.cdiv(classes, size)
+    return parts, size, parts - 1 + programs // 2
 
 
 def programs_that_fill(device: torch.device) -> int:
@@ -211,13 +214,13 @@ def _looking_back(
     """Loss and gradient of rows that are longer than a tile, in one launch."""
     rows, classes = student.shape
     programs = programs_that_fill(student.device)
-    parts, part_size = lookback_parts(rows, classes, tile.block, programs)
+    parts, part_size, lag = lookback_parts(rows, classes, tile.block, programs)
     spread = settings.soft and settings.divergence in ("js", "tv")
     states = loss.new_empty(rows, parts, len(FIELDS))
     sums = loss.new_empty((rows, parts, 3) if spread else 0)
     counters = torch.zeros(rows + 1, dtype=torch.int32, device=loss.device)
     with _device_of(student):
-        lookback_kernel[(rows * parts + (1 + spread) * (parts - 1),)](
+        lookback_kernel[(rows * parts + (1 + spread) * lag,)](
             student,
             teacher,
             labels,
@@ -238,6 +241,7 @@ def _looking_back(
             classes,
             parts,
             part_size,
+            lag,
             settings.label_weight,
             settings.mix,
             TEMPERATURE_SCALING=settings.temperature_scaling,

@@ -4,13 +4,14 @@ A gradient needs the whole row's statistics, so a row that is longer than a tile
 js and tv three times), and in between it must stay in L2. If each program swept a row of its own,
 that would be as many rows as there are multiprocessors. Here a row is cut into parts, and programs
 follow each other along the parts of all rows: number t makes the state of part t, and then the
-gradient of part t − lag, with lag = parts a row − 1. What must stay in L2 is one row, and the parts
-on which programs are at work, whatever the length of a row.
+gradient of part t − lag. What must stay in L2 is lag parts, and those on which programs are at
+work, whatever the length of a row.
 
-The gradient of part t − lag needs the states of its whole row, the last of which is that of part t
-at most. So a program looks back: it waits for programs with smaller numbers, and numbers are given
-in the order in which programs start. Nobody waits for a program that has not started, so nothing
-stands still, in whatever order and however few at a time the device runs them.
+With lag ≥ parts a row − 1, the states that a gradient needs are those of part t and of earlier
+ones. So a program looks back: it waits for programs with smaller numbers only, and numbers are
+given in the order in which programs start. Nobody waits for a program that has not started, so
+nothing stands still, in whatever order and however few at a time the device runs them. With a
+larger lag those programs have mostly ended, and nobody waits for long.
 
 Merrill, Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016, section 4.
 """
@@ -115,6 +116,7 @@ def lookback_kernel(
     n_classes,
     parts,
     part_size,
+    lag,
     label_weight: tl.float64,
     mix: tl.float64,
     DIVERGENCE: tl.constexpr,
@@ -143,7 +145,7 @@ def lookback_kernel(
                       DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
         store_state(states + number.to(tl.int64) * N_FIELDS, state)
         arrive(counters + row)
-    number -= parts - 1
+    number -= lag
 
     if SPREAD:
         if (number >= 0) & (number < everything):
@@ -158,7 +160,7 @@ def lookback_kernel(
                 state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
             store_sums(sums + number.to(tl.int64) * 3, dot_s, dot_t, soft)
             arrive(counters + row)
-        number -= parts - 1
+        number -= lag
 
     if number >= 0:
         row, begin, end = part_of(number, parts, part_size, n_classes)
