@@ -53,9 +53,13 @@ def load_tile(
     end,
     ACC: tl.constexpr,
     SOFT: tl.constexpr,
-    EVICT: tl.constexpr = "",
+    LAST: tl.constexpr = False,
 ):
-    """Both rows' logits at these columns, −inf past `end`; the student's twice if no teacher."""
+    """Both rows' logits at these columns, −inf past `end`; the student's twice if no teacher.
+
+    LAST: nobody reads them again, so caches may drop them first.
+    """
+    EVICT: tl.constexpr = "evict_first" if LAST else ""
     inside = cols < end
     low = float("-inf")
     s = tl.load(student + cols, mask=inside, other=low, eviction_policy=EVICT).to(ACC)

@@ -41,15 +41,15 @@ def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...]) -> Tile:
 
     `sizes` are the bytes of a logit, student's and teacher's. A thread holds two 128-bit loads a
     tensor: sixteen elements in half precision, eight in single, four in double. js, with its
-    logarithms, spills at sixteen, and at eight in some wider tiles: it gets four warps.
-    tests/test_compile.py holds all kernels to having no spills.
+    logarithms, spills at sixteen, and at eight in some wider tiles: it gets four warps, and double
+    gets eight. tests/test_compile.py holds all kernels to having no spills.
 
     >>> whole_tile(10, "kl", (2, 2)), whole_tile(128_256, "kl", (2, 2))
     (Tile(block=16, vector=1, warps=1), Tile(block=8192, vector=8, warps=16))
     >>> whole_tile(128_256, "kl", (4, 4)), whole_tile(128_256, "js", (2, 2))
     (Tile(block=4096, vector=4, warps=16), Tile(block=1024, vector=8, warps=4))
     """
-    each, warps = 32 // max(sizes), 16
+    each, warps = 32 // max(sizes), 8 if 8 in sizes else 16
     if divergence == "js":
         each, warps = min(each, 8), 4
     widest = min(MAX_BLOCK, 32 * each * warps)

@@ -86,7 +86,7 @@ def gradient_sweep(
     read = tl.where(counts, end, begin)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         cols = begin + i * BLOCK + offsets
-        s, t = load_tile(student, teacher, cols, read, ACC, SOFT, "evict_first")
+        s, t = load_tile(student, teacher, cols, read, ACC, SOFT, LAST=True)
         out = g * student_gradient(
             s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
             DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip

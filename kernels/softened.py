@@ -19,12 +19,17 @@ def as_number(x, ACC: tl.constexpr):
 
 @triton.jit
 def soften(s, t, c, m_s, z_s, m_t, z_t):
-    """x_s, x_t (to base 2), q, p and log q − log p (NaN where both are masked) of one tile."""
+    """x_s, x_t (to base 2), q, p and log q − log p (NaN where both are masked) of one tile.
+
+    One logarithm of the quotient, which is near 1 for a student near its teacher: the difference of
+    two logarithms would have the rounding of each.
+    """
     x_s = c * (s - m_s)
     x_t = c * (t - m_t)
-    q = tl.exp2(x_s) * (1 / z_s)
+    r_s = 1 / z_s
+    q = tl.exp2(x_s) * r_s
     p = tl.exp2(x_t) * (1 / z_t)
-    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + (tl.log(z_t) - tl.log(z_s))
+    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + tl.log(z_t * r_s)
 
 
 @triton.jit
