@@ -173,7 +173,8 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
     elif pair.divergence == "js":
         c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
     else:
-        c, k = pair.gap[1].sign(), 0.5 * k
+        both = pair.z_s + pair.z_t  # torch's sign of NaN is 0: keep it from here
+        c, k = torch.where(both.isnan(), both, pair.gap[1].sign()), 0.5 * k
     torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
     if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
         out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite

@@ -36,20 +36,20 @@ class Tile(NamedTuple):
     warps: int
 
 
-def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...]) -> Tile:
+def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...], aligned: bool = True) -> Tile:
     """For rows that fit one tile, and for backward, which goes over a row only once.
 
     `sizes` are the bytes of a logit, student's and teacher's. A thread holds two 128-bit loads a
     tensor: sixteen elements in half precision, eight in single, four in double. js, with its
-    logarithms, spills at sixteen, and at eight in some wider tiles: it gets four warps, and double
-    gets eight. tests/test_compile.py holds all kernels to having no spills.
+    logarithms, spills at sixteen, and at eight in some wider tiles: it gets four warps. Double, and
+    rows that start anywhere, get eight. tests/test_compile.py holds all kernels to no spills.
 
     >>> whole_tile(10, "kl", (2, 2)), whole_tile(128_256, "kl", (2, 2))
     (Tile(block=16, vector=1, warps=1), Tile(block=8192, vector=8, warps=16))
     >>> whole_tile(128_256, "kl", (4, 4)), whole_tile(128_256, "js", (2, 2))
     (Tile(block=4096, vector=4, warps=16), Tile(block=1024, vector=8, warps=4))
     """
-    each, warps = 32 // max(sizes), 8 if 8 in sizes else 16
+    each, warps = 32 // max(sizes), 16 if aligned and 8 not in sizes else 8
     if divergence == "js":
         each, warps = min(each, 8), 4
     widest = min(MAX_BLOCK, 32 * each * warps)
@@ -119,11 +119,37 @@ def programs_that_fill(device: torch.device) -> int:
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _sizes(tile: Tile, *logits: Tensor) -> dict:
+def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
+    """Multiplications are not fused with additions, so that a product is rounded the same wherever
+    it is used: p − q is 0 where student and teacher agree, and what the interpreter tests is what
+    a GPU computes. Where it matters, in a sum, an instruction more a logit.
+
+    With double precision, or rows that start anywhere, ptxas sometimes spills a few bytes to make
+    room for one more program: there it is told that it need not save registers.
+
+    >>> compiler_options(16, (2, 2), True)
+    {'num_warps': 16, 'enable_fp_fusion': False}
+    >>> compiler_options(8, (8, 8), True)
+    {'num_warps': 8, 'enable_fp_fusion': False, 'maxnreg': 255}
+    """
+    options = {"num_warps": warps, "enable_fp_fusion": False}
+    if 8 in sizes or not aligned:
+        options["maxnreg"] = min(255, 65_536 // (32 * warps))
+    return options
+
+
+def _aligned(*logits: Tensor) -> bool:
     # Triton looks at pointers and strides in the same way: only multiples of 16 get wide loads.
-    aligned = all(z.data_ptr() % 16 == 0 and z.stride(0) % 16 == 0 for z in logits)
-    sizes = {"BLOCK": tile.block, "VECTOR": tile.vector, "ALIGNED": aligned}
-    return sizes | {"num_warps": tile.warps}
+    return all(z.data_ptr() % 16 == 0 and z.stride(0) % 16 == 0 for z in logits)
+
+
+def _sizes(tile: Tile, *logits: Tensor) -> dict:
+    sizes = {"BLOCK": tile.block, "VECTOR": tile.vector, "ALIGNED": _aligned(*logits)}
+    return sizes | _options(tile.warps, *logits)
+
+
+def _options(warps: int, *logits: Tensor) -> dict:
+    return compiler_options(warps, tuple(z.element_size() for z in logits), _aligned(*logits))
 
 
 def _constants(settings: Settings, keep: Tensor | None, dtype: torch.dtype) -> dict:
@@ -155,7 +181,7 @@ def forward(
     if rows == 0:
         return loss, stats, gradient
     sizes = student.element_size(), teacher.element_size()
-    tile = whole_tile(classes, settings.divergence, sizes)
+    tile = whole_tile(classes, settings.divergence, sizes, _aligned(student, teacher))
     one_tile = classes <= tile.block
     if not one_tile:
         tile = sweep_tile(sizes)
@@ -294,8 +320,8 @@ def _shared_rows(
             settings.label_weight,
             settings.mix,
             TEMPERATURE_SCALING=settings.temperature_scaling,
-            num_warps=1,
             **constants,
+            **_options(1, student, teacher),
         )
 
 
@@ -320,7 +346,8 @@ def backward(
     if rows == 0:
         return grad_student, grad_teacher, grad_beta
     sizes = student.element_size(), teacher.element_size()
-    block, _, warps = whole_tile(classes, settings.divergence, sizes)
+    aligned = _aligned(student, teacher)
+    block, _, warps = whole_tile(classes, settings.divergence, sizes, aligned)
     tiles = triton.cdiv(classes, block)
     beta_parts = stats.new_empty((rows, tiles) if through_beta else 0)
     if not settings.soft and for_teacher:
@@ -354,7 +381,7 @@ def backward(
                 FOR_TEACHER=for_teacher and settings.soft,
                 FOR_BETA=through_beta,
                 BLOCK=block,
-                num_warps=warps,
+                **compiler_options(warps, sizes, aligned),
                 **_constants(settings, keep, stats.dtype),
             )
     if through_beta:

@@ -16,7 +16,15 @@ import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
 from kdlab.kernels.instructions import per_logit, run_tool
-from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, SCALE_TILE, Tile, sweep_tile, whole_tile
+from kdlab.kernels.launch import (
+    DIVERGENCE,
+    MAX_BLOCK,
+    SCALE_TILE,
+    Tile,
+    compiler_options,
+    sweep_tile,
+    whole_tile,
+)
 from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.scale import scale_kernel
 from triton.backends.compiler import GPUTarget
@@ -103,7 +111,9 @@ class Resources:
     instructions: tuple[float, ...]
 
 
-def tile_of(kernel: str, classes: int, divergence: str, dtypes: tuple[str, str]) -> Tile:
+def tile_of(
+    kernel: str, classes: int, divergence: str, dtypes: tuple[str, str], aligned: bool = True
+) -> Tile:
     """The tile with which the launcher calls this kernel."""
     if kernel == "scale in place":
         return Tile(SCALE_TILE["BLOCK"], 1, SCALE_TILE["num_warps"])
@@ -111,7 +121,7 @@ def tile_of(kernel: str, classes: int, divergence: str, dtypes: tuple[str, str])
         return Tile(classes, 1, 1)
     sizes = BYTES[dtypes[0]], BYTES[dtypes[1]]
     if "one tile" in kernel or "backward" in kernel:
-        return whole_tile(classes, divergence, sizes)
+        return whole_tile(classes, divergence, sizes, aligned)
     return sweep_tile(sizes)
 
 
@@ -131,7 +141,7 @@ def compiled(
     """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU."""
     function, flags = KERNELS[kernel]
     double = "fp64" in (dtype, teacher_dtype)
-    tile = tile_of(kernel, block, divergence, (dtype, teacher_dtype or dtype))
+    tile = tile_of(kernel, block, divergence, (dtype, teacher_dtype or dtype), aligned)
     flags = flags | {
         "DIVERGENCE": DIVERGENCE[divergence].value,
         "SOFT": label_weight < 1,
@@ -166,7 +176,11 @@ def compiled(
         },
     )
     target = GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options={"num_warps": tile.warps})
+    options: dict[str, Any] = {"num_warps": tile.warps}
+    if kernel != "scale in place":
+        sizes = BYTES[dtype], BYTES[teacher_dtype or dtype]
+        options = compiler_options(tile.warps, sizes, aligned)
+    return triton.compile(source, target=target, options=options)
 
 
 def compile_kernel(
@@ -192,7 +206,7 @@ def compile_kernel(
         return int(match.group(1))
 
     dtypes = dtype, options.get("teacher_dtype") or dtype
-    tile = tile_of(kernel, block, divergence, dtypes)
+    tile = tile_of(kernel, block, divergence, dtypes, options.get("aligned", True))
     read = BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0)
     each = tile.block / (32 * tile.warps)
     return Resources(

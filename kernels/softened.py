@@ -29,7 +29,8 @@ def soften(s, t, c, m_s, z_s, m_t, z_t):
     r_s = 1 / z_s
     q = tl.exp2(x_s) * r_s
     p = tl.exp2(x_t) * (1 / z_t)
-    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + tl.log(z_t * r_s)
+    apart = tl.where(z_t == z_s, 0.0, tl.log(z_t * r_s))
+    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + apart
 
 
 @triton.jit
@@ -44,9 +45,13 @@ def log_mixture(q, p, mix):
 
 
 @triton.jit
-def sign(x):
-    """−1, 0 or 1; NaN stays NaN."""
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+def sign(x, y):
+    """The sign of x − y: −1, 0 or 1; NaN stays NaN.
+
+    Compared, not subtracted: the compiler may fuse the multiplication that x comes from with the
+    subtraction, and equal numbers then differ by what was not rounded.
+    """
+    return tl.where(x > y, 1.0, tl.where(x < y, -1.0, 0.0 * (x - y)))
 
 
 @triton.jit
@@ -57,8 +62,8 @@ def spread(q, p, mix, DIVERGENCE: tl.constexpr):
         dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 1)
         soft = dot_s * 0
     else:
-        dot_s = tl.sum(q * sign(q - p), 1)
-        dot_t = tl.sum(p * sign(p - q), 1)
+        dot_s = tl.sum(q * sign(q, p), 1)
+        dot_t = tl.sum(p * sign(p, q), 1)
         soft = 0.5 * tl.sum(tl.abs(q - p), 1)
     return dot_s, dot_t, soft
 
@@ -84,7 +89,7 @@ def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
-        out = 0.5 * q * (sign(q - p) - dot)
+        out = 0.5 * q * (sign(q, p) - dot)
     return out
 
 

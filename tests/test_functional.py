@@ -184,10 +184,17 @@ def test_nothing_counts(reduction):
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_nan_in_a_row_that_counts_gives_nan(side, divergence):
     s, t, _ = make(3, 40)
-    s = s.detach()
+    s, t = s.detach(), t.detach()
     (s if side == "student" else t)[1, 7] = torch.nan
-    loss = kdlab.distillation_loss(s, t, divergence=divergence, reduction="none")
-    assert loss.isnan().tolist() == [False, True, False]
+    for other in (False, True):
+        leaves = s.requires_grad_(), t.requires_grad_(other)
+        loss = kdlab.distillation_loss(*leaves, divergence=divergence, reduction="none")
+        assert loss.isnan().tolist() == [False, True, False]
+        loss = kdlab.distillation_loss(*leaves, divergence=divergence)
+        for gradient in torch.autograd.grad(loss, leaves[: 1 + other]):
+            classes = [7] if divergence == "mse_logits" else slice(None)  # it knows only its class
+            assert gradient[1, classes].isnan().all()
+            assert not gradient[[0, 2]].isnan().any()
 
 
 def test_masked_classes():
