@@ -222,6 +222,8 @@ class Block:
             shifted = x << inside if base == "shl" else x >> inside
             emptied = (by >= x.dtype.itemsize * 8) & (base == "shl" or x.dtype.kind == "u")
             return np.where(emptied, x.dtype.type(0), shifted)
+        if base not in COMPUTE:
+            raise NotImplementedError(f"the instruction {base}.{'.'.join(modifiers)}")
         x, *rest = (self.read(operand, kind) for operand in operands)
         return COMPUTE[base](x, *rest).astype(x.dtype)
 
@@ -367,6 +369,7 @@ COMPUTE: dict[str, Callable[..., np.ndarray]] = {
     "ex2": lambda x: np.exp2(x.astype(np.float64)),
     "rsqrt": lambda x: 1 / np.sqrt(x.astype(np.float64)),
     "rcp": lambda x: 1 / x,
+    "bfe": lambda x, at, count: (x >> at) & ((1 << count) - 1),  # unsigned
 }
 
 

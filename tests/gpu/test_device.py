@@ -108,6 +108,14 @@ def test_a_student_near_its_teacher_keeps_its_digits(machine, divergence):
     check(student, teacher, value_error=1e-3, divergence=divergence)
 
 
+@pytest.mark.parametrize("once", [loss_and_grad, sum_and_grad], ids=["backward", "in forward"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_nothing_between_equals(machine, divergence, once):
+    student, _ = logits(machine, 16, machine.size(32_000, 260))
+    value, grad = once(student, student.detach(), divergence=divergence, beta=0.3)
+    assert (value == 0).all() and (grad == 0).all()
+
+
 @pytest.mark.parametrize("rows", [1, 8])
 def test_few_rows_of_a_huge_vocabulary(machine, rows):
     student, teacher = logits(machine, rows, machine.size(262_144, 2_000), torch.float32)
