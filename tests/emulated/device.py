@@ -1,4 +1,4 @@
-"""A driver for Triton whose device is `ptx.py`: kernels are compiled for sm_90 and run on the CPU.
+"""A driver for Triton whose device is `ptx.py`: kernels are compiled for a GPU and run on the CPU.
 
 Everything up to the launch is Triton's own: how arguments are bound and specialised, the compiler,
 its cache. Only tensors on the CPU can be arguments.
@@ -6,6 +6,7 @@ its cache. Only tensors on the CPU can be arguments.
 
 import ctypes
 import random
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ class Launcher:
 
     resident = 1  # programs at a time; more than one take turns, at random
     rng = random.Random(0)
+    most_turns = 100_000
 
     def __init__(self, src, metadata):
         files = get_cache_manager(metadata.hash).get_group(f"{metadata.name}.json")
@@ -55,33 +57,39 @@ class Launcher:
         self.run(programs)
 
     def run(self, programs):
+        """As on a GPU, the next program starts where one has ended."""
+        working, speeds = [], []
         with np.errstate(all="ignore"):
-            working = []
-            while True:
-                while len(working) < self.resident:
-                    program = next(programs, None)
-                    if program is None:
-                        break
+            for _ in range(self.most_turns):
+                for program in islice(programs, self.resident - len(working)):
                     working.append(program)
+                    speeds.append(1.0)
                 if not working:
                     return
-                program = self.rng.choice(working)
-                if next(program, self) is self:
-                    working.remove(program)
+                (i,) = self.rng.choices(range(len(working)), speeds)
+                speeds[i] = 10 ** self.rng.uniform(-2, 0)  # now and then one is slow
+                if next(working[i], self) is self:
+                    del working[i], speeds[i]
+        raise TimeoutError(f"{len(working)} programs wait for each other")
 
 
 class Driver:
+    """The device: a GPU of this architecture (90: an H100)."""
+
     launcher_cls = Launcher
     utils = SimpleNamespace(
         load_binary=lambda name, *_: (name, name, 0, 0, 1024),
         get_device_properties=lambda _: {"max_shared_mem": 227 * 1024},
     )
 
+    def __init__(self, architecture=90):
+        self.architecture = architecture
+
     def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
+        return GPUTarget("cuda", self.architecture, 32)
 
     def get_current_device(self):
-        return "emulated"
+        return f"emulated sm_{self.architecture}"
 
     def get_current_stream(self, _device):
         return 0

@@ -12,6 +12,7 @@ Nothing here is weaker than a GPU's memory: what one thread writes all others se
 import re
 import struct
 from collections.abc import Callable, Iterator
+from functools import reduce
 
 import numpy as np
 
@@ -165,8 +166,10 @@ class Block:
             raw = self.special[text]
         elif text in ("global_smem",):
             raw = np.uint32(0)
-        else:
+        elif text in self.registers:
             raw = self.registers[text]
+        else:  # never written: packed into something of which only the rest is used
+            raw = np.invert(np.zeros((), self.bits(text)))
         if kind in FLOAT:
             return raw.view(FLOAT[kind])
         if kind in ("bf16", "pred"):
@@ -174,9 +177,13 @@ class Block:
         wanted = INTEGER[kind]
         return raw.view(wanted) if raw.dtype.itemsize == wanted.itemsize else raw.astype(wanted)
 
+    @staticmethod
+    def bits(register: str) -> np.dtype:
+        return np.dtype(next(t for prefix, t in REGISTER.items() if register.startswith(prefix)))
+
     def write(self, register: str, value: np.ndarray, active: np.ndarray) -> None:
         """Bits of `value` into a register, widened with its sign if it has one."""
-        dtype = np.dtype(next(t for prefix, t in REGISTER.items() if register.startswith(prefix)))
+        dtype = self.bits(register)
         value = np.broadcast_to(value, active.shape)
         if value.dtype.kind == "f":
             value = np.ascontiguousarray(value).view(f"u{value.dtype.itemsize}")
@@ -202,6 +209,11 @@ class Block:
             self.write(operands[0], picked, active)
         elif base == "shfl":
             self.shuffle(modifiers, operands, active)
+        elif base == "redux":
+            assert modifiers == ["sync", "max", "f32"] and active.all(), "another kind of redux"
+            lanes = self.read(operands[1], "f32").reshape(-1, WARP)
+            most = np.fmax.reduce(lanes, axis=1)
+            self.write(operands[0], np.repeat(most, WARP), active)
         elif base == "ldmatrix":
             self.load_matrices(modifiers, operands, active)
         elif base not in ("bar", "createpolicy"):
@@ -224,7 +236,13 @@ class Block:
             return np.where(emptied, x.dtype.type(0), shifted)
         if base not in COMPUTE:
             raise NotImplementedError(f"the instruction {base}.{'.'.join(modifiers)}")
+        if kind == "f32x2":  # two numbers a register, on a B200
+            pairs = [self.read(x, "b64").view(np.float32).reshape(-1, 2) for x in operands]
+            result = COMPUTE[base](*pairs).astype(np.float32)
+            return np.ascontiguousarray(result).view(np.uint64)[:, 0]
         x, *rest = (self.read(operand, kind) for operand in operands)
+        if modifiers[-2:] == ["f32", "bf16"]:  # the first is a bfloat16, the result and others not
+            x, rest = widen_bf16(x), [self.read(operand, "f32") for operand in operands[1:]]
         return COMPUTE[base](x, *rest).astype(x.dtype)
 
     def compare(self, modifiers: list[str], operands: list[str], active: np.ndarray) -> None:
@@ -358,8 +376,8 @@ COMPUTE: dict[str, Callable[..., np.ndarray]] = {
     "mad": lambda a, b, c: a * b + c,
     "fma": fma,
     "div": divide,
-    "min": lambda a, b: (np.fmin if a.dtype.kind == "f" else np.minimum)(a, b),
-    "max": lambda a, b: (np.fmax if a.dtype.kind == "f" else np.maximum)(a, b),  # NaN loses
+    "min": lambda *x: reduce(np.fmin if x[0].dtype.kind == "f" else np.minimum, x),  # NaN loses
+    "max": lambda *x: reduce(np.fmax if x[0].dtype.kind == "f" else np.maximum, x),
     "neg": np.negative,
     "abs": np.abs,
     "and": np.bitwise_and,
