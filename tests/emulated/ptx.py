@@ -109,6 +109,8 @@ class Code:
                 self.instructions.append(
                     (found[2] or "", bool(found[1]), found[3], split(found[4]))
                 )
+            elif line.endswith(";") and not line.startswith("."):
+                raise NotImplementedError(line)
 
 
 class Block:
@@ -164,7 +166,7 @@ class Block:
             raw = np.array(bits & (2**size - 1), f"u{size // 8}")
         elif text in self.special:
             raw = self.special[text]
-        elif text in ("global_smem",):
+        elif text == "global_smem":
             raw = np.uint32(0)
         elif text in self.registers:
             raw = self.registers[text]
