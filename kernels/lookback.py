@@ -13,7 +13,7 @@ given in the order in which programs start. Nobody waits for a program that has 
 nothing stands still, in whatever order and however few at a time the device runs them. With a
 larger lag those programs have mostly ended, and nobody waits for long.
 
-Merrill, Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016, section 4.
+Merrill, Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016.
 """
 
 import triton
