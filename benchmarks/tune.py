@@ -7,7 +7,7 @@ beside each other and beside a copy of the bytes that each must move, and writes
 `PART_TILES`, `programs_that_fill` and, for the gradient's place, `functional.gradient_in_forward`.
 
     sweep       the value alone, row by row: warps and 128-bit loads a thread
-    gradient    value and gradient in one launch: the same, and tiles a part
+    gradient    value and gradient in one launch: the same, tiles a part, and the lag
     backward    the value, and the gradient in a backward pass: that pass's tile
     shared      few rows: programs a multiprocessor that share them
 
@@ -159,9 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{kind} {case}")
             for name, part in sorted(table["share_of_copy"].items(), key=lambda x: -x[1]):
                 ms = table["seconds"][name]["median"] * 1e3
-                print(f"    {name:22} {ms:9.3f} ms  {part:6.1%} of a copy's speed")
+                print(f"    {name:28} {ms:9.3f} ms  {part:6.1%} of a copy's speed")
             for name, reason in table["failed"].items():
-                print(f"    {name:22} {reason}", flush=True)
+                print(f"    {name:28} {reason}", flush=True)
     print(f"wrote {path}")
     return 0
 

@@ -99,8 +99,8 @@ def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[
 
     Parts of up to `PART_TILES` tiles: long enough that joining a row's parts costs little beside
     the sweeps, and short, since the parts under way wait in L2 for their next sweep. The lag is the
-    least that it may be and half of `programs` (two a multiprocessor) more: in notebook 07's model
-    of a GPU that saves half of the waiting, and everything still fits into L2.
+    least that it may be and half of `programs` (two a multiprocessor) more, so that fewer have to
+    wait: notebook 07 has a model of it.
 
     >>> lookback_parts(8192, 128_256, 2048, 528), lookback_parts(8, 262_144, 2048, 528)
     ((16, 8192, 279), (64, 4096, 327))
@@ -121,8 +121,9 @@ def programs_that_fill(device: torch.device) -> int:
 
 def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
     """Multiplications are not fused with additions, so that a product is rounded the same wherever
-    it is used: p − q is 0 where student and teacher agree, and what the interpreter tests is what
-    a GPU computes. Where it matters, in a sum, an instruction more a logit.
+    it is used: p − q is 0 where student and teacher agree, and a GPU does the arithmetic that the
+    interpreter tests, but for its approximate functions. For sm_90 that is about one instruction
+    more a logit in kl's sweeps, five in mse's.
 
     With double precision, or rows that start anywhere, ptxas sometimes spills a few bytes to make
     room for one more program: there it is told that it need not save registers.

@@ -45,13 +45,9 @@ def log_mixture(q, p, mix):
 
 
 @triton.jit
-def sign(x, y):
-    """The sign of x − y: −1, 0 or 1; NaN stays NaN.
-
-    Compared, not subtracted: the compiler may fuse the multiplication that x comes from with the
-    subtraction, and equal numbers then differ by what was not rounded.
-    """
-    return tl.where(x > y, 1.0, tl.where(x < y, -1.0, 0.0 * (x - y)))
+def sign(x):
+    """−1, 0 or 1; NaN stays NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
 
 
 @triton.jit
@@ -62,8 +58,8 @@ def spread(q, p, mix, DIVERGENCE: tl.constexpr):
         dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 1)
         soft = dot_s * 0
     else:
-        dot_s = tl.sum(q * sign(q, p), 1)
-        dot_t = tl.sum(p * sign(p, q), 1)
+        dot_s = tl.sum(q * sign(q - p), 1)
+        dot_t = tl.sum(p * sign(p - q), 1)
         soft = 0.5 * tl.sum(tl.abs(q - p), 1)
     return dot_s, dot_t, soft
 
@@ -89,7 +85,7 @@ def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
-        out = 0.5 * q * (sign(q, p) - dot)
+        out = 0.5 * q * (sign(q - p) - dot)
     return out
 
 

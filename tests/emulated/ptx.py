@@ -3,7 +3,7 @@
 Enough of NVIDIA's PTX ISA for what Triton makes of kdlab's kernels. Registers hold bits; types are
 in the instructions. Loads and stores reach the memory of torch tensors, and an access that is
 outside of all of them, or not aligned to its width, raises: on a GPU it would be a fault, or worse,
-none.
+none. (What lies between the rows of a view belongs to its tensor.)
 
 Threads whose branches differ run in turns, those furthest behind first, until they meet again.
 Nothing here is weaker than a GPU's memory: what one thread writes all others see at once.
@@ -331,8 +331,8 @@ class Block:
         memory = self.shared if shared else self.memory
         content, index = memory.place(address[active], width, len(registers))
         if base == "atom":
-            (what,) = [x for x in modifiers if x in ("add",)]
-            self.atomic(what, content, index, operands, active)
+            assert "add" in modifiers, "another kind of atomic operation"
+            self.atomic_add(content, index, operands, active)
             return
         for i, register in enumerate(registers):
             if base == "st":
@@ -344,13 +344,8 @@ class Block:
                 loaded[active] = content[index + i]
                 self.write(register, loaded, active)
 
-    def atomic(
-        self,
-        what: str,
-        content: np.ndarray,
-        index: np.ndarray,
-        operands: list[str],
-        active: np.ndarray,
+    def atomic_add(
+        self, content: np.ndarray, index: np.ndarray, operands: list[str], active: np.ndarray
     ) -> None:
         old = np.zeros(active.shape, content.dtype)
         values = np.broadcast_to(self.read(operands[2], f"u{content.itemsize * 8}"), active.shape)
