@@ -399,8 +399,10 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
     """gradient *= factor, 0-dim, without waiting for the device and free where it is 1."""
     n = gradient.numel()
     if n:
+        tiles = triton.cdiv(n, SCALE_TILE["BLOCK"])
+        programs = min(tiles, programs_that_fill(gradient.device))
         with _device_of(gradient):
-            scale_kernel[(triton.cdiv(n, SCALE_TILE["BLOCK"]),)](gradient, factor, n, **SCALE_TILE)
+            scale_kernel[(programs,)](gradient, factor, n, **SCALE_TILE)
 
 
 def _device_of(tensor: Tensor):

@@ -6,9 +6,12 @@ import triton.language as tl
 
 @triton.jit
 def scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):
+    """A fixed number of programs go over all of it: where the number is 1, they are all it costs."""
     f = tl.load(factor)
-    if f != 1:  # reading the number costs nothing; the gradient is touched only if it must be
-        offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        x = tl.load(gradient + offsets, mask=offsets < n)
-        x = (x.to(f.dtype) * f).to(gradient.dtype.element_ty)
-        tl.store(gradient + offsets, x, mask=offsets < n)
+    if f != 1:
+        first = tl.program_id(0).to(tl.int64)
+        for tile in range(first, tl.cdiv(n, BLOCK), tl.num_programs(0)):
+            offsets = tile * BLOCK + tl.arange(0, BLOCK)
+            x = tl.load(gradient + offsets, mask=offsets < n)
+            x = (x.to(f.dtype) * f).to(gradient.dtype.element_ty)
+            tl.store(gradient + offsets, x, mask=offsets < n)
