@@ -27,11 +27,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from kdlab.kernels import launch
-from kdlab.kernels.launch import Tile
 from torch import Tensor
 
 from benchmarks import checkout  # noqa: F401  (before kdlab.kernels is looked for)
+
+# isort: split
+from kdlab.kernels import launch
+from kdlab.kernels.launch import Tile
+
 from benchmarks.cases import DTYPES, Case
 from benchmarks.measure import Inputs, Run, copy_run, interleaved
 from benchmarks.run import RESULTS, attempt, environment, quartiles, write

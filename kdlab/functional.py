@@ -12,6 +12,7 @@ from kdlab import ops
 DIVERGENCES = ("kl", "reverse_kl", "js", "mse", "mse_logits", "tv")
 _REDUCTIONS = ("none", "sum", "mean")
 _BACKENDS = (None, "triton", "torch")
+_HAS_TRITON = importlib.util.find_spec("triton") is not None  # torch.compile cannot trace this
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -207,8 +208,7 @@ def gradient_in_forward(student: Tensor, teacher: Tensor, beta: Tensor, share: T
 
 def default_backend(device: torch.device) -> str:
     """Which backend `distillation_loss` takes by itself for tensors on this device."""
-    has_triton = importlib.util.find_spec("triton") is not None
-    return "triton" if device.type == "cuda" and has_triton else "torch"
+    return "triton" if device.type == "cuda" and _HAS_TRITON else "torch"
 
 
 def _choose_backend(backend: str | None, student: Tensor) -> str:
@@ -219,7 +219,7 @@ def _choose_backend(backend: str | None, student: Tensor) -> str:
     if backend is None:
         return default_backend(student.device)
     if backend == "triton":
-        if importlib.util.find_spec("triton") is None:
+        if not _HAS_TRITON:
             raise ValueError("backend: 'triton' was asked for and Triton is not installed")
         if student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(

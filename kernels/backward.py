@@ -7,7 +7,14 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 import triton
 import triton.language as tl
 from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
-from kdlab.kernels.softened import as_number, slope, slope_teacher, soften, student_gradient
+from kdlab.kernels.softened import (
+    as_number,
+    less_label,
+    slope,
+    slope_teacher,
+    soften,
+    student_gradient,
+)
 
 
 @triton.jit
@@ -41,6 +48,7 @@ def backward_kernel(
     FOR_STUDENT: tl.constexpr,
     FOR_TEACHER: tl.constexpr,
     FOR_BETA: tl.constexpr,
+    ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -73,26 +81,25 @@ def backward_kernel(
         t = tl.load(teacher + row * teacher_stride + cols, mask=read, other=low).to(ACC)
 
     if FOR_STUDENT:
-        label = 0
+        out = student_gradient(
+            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT, HARD,
+            TEMPERATURE_SCALING, ONE_TILE)  # fmt: skip
         if HARD:
-            label = tl.load(labels + row)
-        out = g * student_gradient(
-            s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE,
-            SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+            out = less_label(out, cols == tl.load(labels + row), g, label_weight)
         out = tl.where(counts, out, 0.0).to(grad_student.dtype.element_ty)
         tl.store(grad_student + row * grad_student_stride + cols, out, mask=inside)
     if FOR_TEACHER:
         if DIVERGENCE == MSE_LOGITS:
             out = 2 * tl.where(s == t, 0.0, t - s)
         else:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t)
+            _x_s, _x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
             scale = 1 / b if TEMPERATURE_SCALING else b
             out = scale * slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE)
         out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
         out = out.to(grad_teacher.dtype.element_ty)
         tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
     if FOR_BETA:
-        x_s, x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t)
+        x_s, x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
         towards = slope(q, p, log_ratio, dot_s, mix, DIVERGENCE) * x_s
         other = slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE) * x_t
         part = tl.where(x_s == low, 0.0, towards) + tl.where(x_t == low, 0.0, other)

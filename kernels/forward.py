@@ -11,18 +11,32 @@ import triton.language as tl
 from kdlab.kernels.row_state import (
     FIELDS,
     JS,
+    LN_2,
     LOG2_E,
     MSE_LOGITS,
     TV,
-    absorb,
     collapse,
     combine,
     empty,
+    exponent,
     finish,
     finite_max,
+    gather,
+    maxima,
+    no_sums,
+    plain,
     single,
+    total,
+    with_maxima,
 )
-from kdlab.kernels.softened import as_number, soften, spread, spread_finish, student_gradient
+from kdlab.kernels.softened import (
+    as_number,
+    less_label,
+    soften,
+    spread,
+    spread_finish,
+    student_gradient,
+)
 
 N_FIELDS = tl.constexpr(len(FIELDS))
 JOIN = tl.constexpr(32)  # parts of a row that are joined at a time
@@ -53,20 +67,76 @@ def load_tile(
     end,
     ACC: tl.constexpr,
     SOFT: tl.constexpr,
+    FULL: tl.constexpr = False,
     LAST: tl.constexpr = False,
 ):
     """Both rows' logits at these columns, −inf past `end`; the student's twice if no teacher.
 
-    LAST: nobody reads them again, so caches may drop them first.
+    FULL: no column is past `end`. LAST: nobody reads them again, so caches may drop them first.
     """
     EVICT: tl.constexpr = "evict_first" if LAST else ""
-    inside = cols < end
-    low = float("-inf")
-    s = tl.load(student + cols, mask=inside, other=low, eviction_policy=EVICT).to(ACC)
-    t = s
-    if SOFT:
-        t = tl.load(teacher + cols, mask=inside, other=low, eviction_policy=EVICT).to(ACC)
-    return s, t
+    if FULL:
+        s = tl.load(student + cols, eviction_policy=EVICT)
+        t = s
+        if SOFT:
+            t = tl.load(teacher + cols, eviction_policy=EVICT)
+    else:
+        low = float("-inf")
+        s = tl.load(student + cols, mask=cols < end, other=low, eviction_policy=EVICT)
+        t = s
+        if SOFT:
+            t = tl.load(teacher + cols, mask=cols < end, other=low, eviction_policy=EVICT)
+    return widen(s, ACC), widen(t, ACC)
+
+
+@triton.jit
+def widen(x, ACC: tl.constexpr):
+    """x in the dtype of the sums. bfloat16 is the upper half of float32: said in integers, half of
+    the numbers need no shift, since two of them come in one register."""
+    if x.dtype == tl.bfloat16 and ACC == tl.float32:
+        out = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        out = x.to(ACC)
+    return out
+
+
+@triton.jit
+def last_tile(begin, end, BLOCK: tl.constexpr):
+    """Where the last tile of the columns from begin to end begins; those before it are full."""
+    return begin + tl.maximum(tl.cdiv(end - begin, BLOCK) - 1, 0) * BLOCK
+
+
+@triton.jit
+def gather_part(
+    student,
+    teacher,
+    begin,
+    last,
+    end,
+    m_s,
+    m_t,
+    s,
+    t,
+    c,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    CAREFUL: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """The state of the columns from begin to end about m_s and m_t; s and t are the last tile."""
+    f_s = finite_max(m_s)
+    f_t = finite_max(m_t)
+    sums = gather(no_sums(BLOCK // VECTOR, ACC), s, t, f_s, f_t, c, DIVERGENCE, SOFT, HARD, True,
+                  False)  # fmt: skip
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
+    for start in range(begin, last, BLOCK):
+        s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT, FULL=True)
+        sums = gather(sums, s, t, f_s, f_t, c, DIVERGENCE, SOFT, HARD, CAREFUL, False)
+    return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
 
 
 @triton.jit
@@ -84,13 +154,29 @@ def sweep(
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """The state of the columns from begin to end of one row."""
-    state = empty(BLOCK // VECTOR, ACC)
+    """The state of the columns from begin to end of one row.
+
+    About the largest logits of one tile, since a search for the largest of all, tile by tile, costs
+    as many instructions as the sums. In the rare case that these won't do it is made after all.
+    """
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
-    for start in range(begin, end, BLOCK):
-        s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT)
-        state = absorb(state, s, t, c, DIVERGENCE, SOFT, HARD)
-    return collapse(state, c, DIVERGENCE, SOFT, HARD)
+    last = last_tile(begin, end, BLOCK)
+    s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
+    m_s, m_t = maxima(s, t)
+    state = gather_part(
+        student, teacher, begin, last, end, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, False, ACC,
+        BLOCK, VECTOR, ALIGNED)  # fmt: skip
+    if not plain(state, DIVERGENCE, SOFT, HARD):
+        for start in range(begin, last, BLOCK):
+            s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT, FULL=True)
+            more_s, more_t = maxima(s, t)
+            m_s = tl.maximum(m_s, more_s)
+            m_t = tl.maximum(m_t, more_t)
+        s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
+        state = gather_part(
+            student, teacher, begin, last, end, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, True,
+            ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+    return state
 
 
 @triton.jit
@@ -116,7 +202,7 @@ def spread_sweep(
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, state[1], m_t, state[3])
+        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, state[1], m_t, state[3], False)
         more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
         dot_s += more_s
         dot_t += more_t
@@ -143,6 +229,7 @@ def write_row(
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     TEMPERATURE_SCALING: tl.constexpr,
+    ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """The row's loss and statistics; `student` points at the row."""
@@ -154,7 +241,7 @@ def write_row(
         total = (1 - label_weight) * scaled
     if HARD:
         z_label = tl.load(student + tl.load(labels + row)).to(ACC)
-        hard = tl.log(state[11]) - (z_label - state[0])
+        hard = tl.log(state[11]) - exponent(z_label, LOG2_E, state[0], ONE_TILE) * LN_2
         total += label_weight * tl.where(state[11] == 0, float("nan"), hard)
     tl.store(loss + row, tl.where(counts, total, 0.0))
     tl.store(stats + row, finite_max(state[0]))
@@ -221,7 +308,7 @@ def forward_kernel(
     m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
-            _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t)
+            _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, True)
             dot_s, dot_t, soft = spread(q, p, mix, DIVERGENCE)
             dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
         else:
@@ -232,17 +319,17 @@ def forward_kernel(
     else:
         soft, dot_s, dot_t = finish(state, DIVERGENCE)
     write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
-              label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC)  # fmt: skip
+              label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ONE_TILE,
+              ACC)  # fmt: skip
 
     if GRADIENT:  # of longer rows: `lookback.py`
         tl.static_assert(ONE_TILE)
         g = tl.load(grad_scale).to(ACC)
-        label = 0
+        out = student_gradient(
+            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix, DIVERGENCE, SOFT,
+            HARD, TEMPERATURE_SCALING, True)  # fmt: skip
         if HARD:
-            label = tl.load(labels + row)
-        out = g * student_gradient(
-            s, t, offsets, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
-            DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
+            out = less_label(out, offsets == tl.load(labels + row), g, label_weight)
         out = tl.where(counts, out, 0.0).to(grad.dtype.element_ty)
         tl.store(grad + row * grad_stride + offsets, out, mask=offsets < n_classes)
 
@@ -448,4 +535,4 @@ def join_kernel(
         SOFT, HARD, ACC)  # fmt: skip
     write_row(state, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row,
               n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
-              ACC)  # fmt: skip
+              False, ACC)  # fmt: skip

@@ -381,6 +381,7 @@ def backward(
                 FOR_STUDENT=for_student,
                 FOR_TEACHER=for_teacher and settings.soft,
                 FOR_BETA=through_beta,
+                ONE_TILE=tiles == 1,
                 BLOCK=block,
                 **compiler_options(warps, sizes, aligned),
                 **_constants(settings, keep, stats.dtype),

@@ -23,6 +23,7 @@ from kdlab.kernels.forward import (
     join,
     join_row,
     lanes,
+    last_tile,
     load_tile,
     spread_sweep,
     store_state,
@@ -31,7 +32,7 @@ from kdlab.kernels.forward import (
     write_row,
 )
 from kdlab.kernels.row_state import JS, LOG2_E, TV, finite_max
-from kdlab.kernels.softened import as_number, student_gradient
+from kdlab.kernels.softened import as_number, less_label, student_gradient
 
 
 @triton.jit
@@ -56,15 +57,47 @@ def wait(arrived, number):
 
 
 @triton.jit
+def gradient_tile(
+    student,
+    teacher,
+    grad,
+    cols,
+    end,
+    g,
+    b,
+    state,
+    dot_s,
+    label_weight,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    FULL: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """g times the gradient of one tile. Nobody needs it, or the logits, afterwards: they may leave
+    the caches first."""
+    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
+    s, t = load_tile(student, teacher, cols, end, ACC, SOFT, FULL, LAST=True)
+    out = student_gradient(
+        s, t, g, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix, DIVERGENCE, SOFT,
+        HARD, TEMPERATURE_SCALING, False).to(grad.dtype.element_ty)  # fmt: skip
+    if FULL:
+        tl.store(grad + cols, out, eviction_policy="evict_first")
+    else:
+        tl.store(grad + cols, out, mask=cols < end, eviction_policy="evict_first")
+
+
+@triton.jit
 def gradient_sweep(
     student,
     teacher,
     grad,
-    g,
     label,
     begin,
     end,
-    counts,
+    g,
     b,
     state,
     dot_s,
@@ -80,18 +113,36 @@ def gradient_sweep(
     ALIGNED: tl.constexpr,
 ):
     """g times the gradient of the classes from begin to end, from the end backwards: what was read
-    last is the likeliest to be in L2 still. Nobody needs it afterwards: it may leave first."""
-    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
+    last is the likeliest to be in L2 still."""
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
-    read = tl.where(counts, end, begin)
-    for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
+    last = last_tile(begin, end, BLOCK)
+    gradient_tile(student, teacher, grad, last + offsets, end, g, b, state, dot_s, label_weight,
+                  mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False, ACC)  # fmt: skip
+    for i in range((last - begin) // BLOCK - 1, -1, -1):
         cols = begin + i * BLOCK + offsets
-        s, t = load_tile(student, teacher, cols, read, ACC, SOFT, LAST=True)
-        out = g * student_gradient(
-            s, t, cols, label, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix,
-            DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING)  # fmt: skip
-        out = tl.where(counts, out, 0.0).to(grad.dtype.element_ty)
-        tl.store(grad + cols, out, mask=cols < end, eviction_policy="evict_first")
+        gradient_tile(student, teacher, grad, cols, end, g, b, state, dot_s, label_weight, mix,
+                      DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, True, ACC)  # fmt: skip
+    if HARD:  # the label's class once more, rather than to ask of each whether it is the label
+        tl.debug_barrier()
+        if (begin <= label) & (label < end):
+            s = tl.load(student + label).to(ACC)
+            t = s
+            if SOFT:
+                t = tl.load(teacher + label).to(ACC)
+            out = student_gradient(
+                s, t, g, b, finite_max(state[0]), state[1], finite_max(state[2]), state[3], dot_s,
+                state[11], label_weight, mix, DIVERGENCE, SOFT, HARD,
+                TEMPERATURE_SCALING, False)  # fmt: skip
+            tl.store(grad + label, less_label(out, True, g, label_weight))
+
+
+@triton.jit
+def nothing(grad, begin, end, BLOCK: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
+    """The gradient of a part of a row that counts for nothing."""
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
+    for start in range(begin, end, BLOCK):
+        zeros = tl.zeros(offsets.shape, grad.dtype.element_ty)
+        tl.store(grad + start + offsets, zeros, mask=start + offsets < end)
 
 
 @triton.jit
@@ -180,7 +231,12 @@ def lookback_kernel(
         if begin == 0:
             write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b,
                       counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
-                      ACC)  # fmt: skip
-        gradient_sweep(student, teacher, grad + row * grad_stride, tl.load(grad_scale).to(ACC),
-                       label, begin, end, counts, b, state, dot_s, label_weight, mix, DIVERGENCE,
-                       SOFT, HARD, TEMPERATURE_SCALING, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+                      False, ACC)  # fmt: skip
+        grad += row * grad_stride
+        if counts:
+            g = tl.load(grad_scale).to(ACC)
+            gradient_sweep(student, teacher, grad, label, begin, end, g, b, state, dot_s,
+                           label_weight, mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC,
+                           BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        else:
+            nothing(grad, begin, end, BLOCK, VECTOR, ALIGNED)

@@ -148,6 +148,7 @@ def compiled(
         "HARD": label_weight > 0,
         "HAS_KEEP": keep,
         "TEMPERATURE_SCALING": temperature_scaling,
+        "ONE_TILE": flags.get("ONE_TILE", block <= tile.block),
         "ACC": tl.float64 if double else tl.float32,
         "BLOCK": tile.block,
         "VECTOR": tile.vector,

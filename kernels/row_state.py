@@ -35,6 +35,7 @@ TV = tl.constexpr(5)
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+LIMIT = tl.constexpr(2.0**60)
 
 FIELDS = ("m_s", "z_s", "m_t", "z_t", "w", "a", "uu", "vv", "ww", "wv", "sq", "z_1")
 
@@ -54,35 +55,68 @@ def empty(LANES: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def weighted(weight, x, y):
-    """Σ weight (x − y), weight = 2^x: what the first never says contributes nothing, and what only
-    the second never says is infinitely far."""
-    far = tl.where(y == float("-inf"), float("inf"), weight * (x - y))
-    return tl.sum(tl.where(x == float("-inf"), 0.0, far), 1)
+def exponent(z, c, m, ONE_TILE: tl.constexpr):
+    """c (z − m). In longer rows as c z − c m, one instruction, for which m stands for (c m) / c as
+    rounded; where the row is one tile, exactly 0 at its maximum, so that what follows from a
+    probability of 1 does too."""
+    c = tl.full((), c, z.dtype)
+    if ONE_TILE:
+        out = c * (z - m)
+    else:
+        out = tl.fma(z, c, -(m * c))
+    return out
 
 
 @triton.jit
-def gather(x, s, t, y_s, y_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
-    """Sums x, ten a lane, and a tile of logits more: s, t, and, less their maxima, y_s, y_t."""
+def weighted(weight, x, y, CAREFUL: tl.constexpr):
+    """Σ weight (x − y), weight = 2^x. CAREFUL: what the first never says (x = −∞) contributes
+    nothing, and what only the second never says is infinitely far; else either may be NaN."""
+    gap = weight * (x - y)
+    if CAREFUL:
+        gap = tl.where(y == float("-inf"), float("inf"), gap)
+        gap = tl.where(x == float("-inf"), 0.0, gap)
+    return tl.sum(gap, 1)
+
+
+@triton.jit
+def gather(
+    x,
+    s,
+    t,
+    m_s,
+    m_t,
+    c,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    CAREFUL: tl.constexpr,
+    ONE_TILE: tl.constexpr,
+):
+    """Sums x, ten a lane, and a tile of logits more, (lanes, k), about m_s and m_t (not −∞).
+
+    CAREFUL: logits may be −∞. Else the sums are NaN then.
+    """
     z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
-        z_1 += tl.sum(tl.exp2(y_s * LOG2_E), 1)
+        z_1 += tl.sum(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), 1)
     if SOFT:
         if DIVERGENCE == MSE_LOGITS:
-            gap = tl.where(t == s, 0.0, t - s)  # −inf in both is no gap
+            gap = t - s
+            if CAREFUL:
+                gap = tl.where(t == s, 0.0, gap)  # −inf in both is no gap
             sq += tl.sum(gap * gap, 1)
         else:
-            x_s = c * y_s
-            x_t = c * y_t
+            x_s = exponent(s, c, m_s, ONE_TILE)
+            x_t = exponent(t, c, m_t, ONE_TILE)
             v = tl.exp2(x_s)
             u = tl.exp2(x_t)
             z_s += tl.sum(v, 1)
             z_t += tl.sum(u, 1)
             w += tl.sum(u - v, 1)
             if DIVERGENCE == KL:
-                a += weighted(u, x_t, x_s)
+                a += weighted(u, x_t, x_s, CAREFUL)
             elif DIVERGENCE == REVERSE_KL:
-                a += weighted(v, x_s, x_t)
+                a += weighted(v, x_s, x_t, CAREFUL)
             elif DIVERGENCE == MSE:
                 uu += tl.sum(u * u, 1)
                 vv += tl.sum(v * v, 1)
@@ -92,32 +126,44 @@ def gather(x, s, t, y_s, y_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, H
 
 
 @triton.jit
-def absorb(x, s, t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
-    """State x with a tile of logits more: s and t are (lanes, k), −inf past the end of the row.
+def maxima(s, t):
+    """The largest logit of a tile, (lanes, k), of each side."""
+    return tl.max(tl.max(s, 1), 0), tl.max(tl.max(t, 1), 0)
 
-    Each lane takes its own k classes, about the larger of its old maximum and theirs.
-    """
-    m_s = tl.maximum(x[0], tl.max(s, 1))
-    m_t = tl.maximum(x[2], tl.max(t, 1))
-    f_s = finite_max(m_s)
-    f_t = finite_max(m_t)
-    sums = gather(
-        rescaled(x, f_s, f_t, c, DIVERGENCE, SOFT, HARD),
-        s, t, s - f_s[:, None], t - f_t[:, None], c, DIVERGENCE, SOFT, HARD)  # fmt: skip
-    return with_maxima(m_s, m_t, sums)
+
+@triton.jit
+def no_sums(LANES: tl.constexpr, ACC: tl.constexpr):
+    zero = tl.zeros((LANES,), ACC)
+    return zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
 
 
 @triton.jit
 def single(s, t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
     """The state of a row that is one tile, (lanes, k): its maxima are known before the sums."""
-    m_s = tl.max(tl.max(s, 1), 0)
-    m_t = tl.max(tl.max(t, 1), 0)
-    zero = tl.zeros((s.shape[0],), s.dtype)
-    zeros = (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
-    y_s = s - finite_max(m_s)
-    y_t = t - finite_max(m_t)
-    sums = gather(zeros, s, t, y_s, y_t, c, DIVERGENCE, SOFT, HARD)
+    m_s, m_t = maxima(s, t)
+    sums = gather(no_sums(s.shape[0], s.dtype), s, t, finite_max(m_s), finite_max(m_t), c,
+                  DIVERGENCE, SOFT, HARD, True, True)  # fmt: skip
     return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
+
+
+@triton.jit
+def plain(state, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """Whether sums that were not gathered with care, and not about the largest logits, will do.
+
+    About a logit that is not the largest they are as exact, until something overflows: squares do
+    above 2¹²⁷. What −∞ does to them is NaN in a; where there is no a, nothing needs care.
+    """
+    m_s, z_s, m_t, z_t, _w, a, _uu, _vv, _ww, _wv, sq, z_1 = state
+    good = True
+    if HARD:
+        good = (m_s > float("-inf")) & (z_1 < LIMIT)
+    if SOFT:
+        if DIVERGENCE == MSE_LOGITS:
+            good = good & (sq == sq)
+        else:
+            good = good & (m_s > float("-inf")) & (m_t > float("-inf"))
+            good = good & (z_s < LIMIT) & (z_t < LIMIT) & (a == a)
+    return good
 
 
 @triton.jit
@@ -163,10 +209,10 @@ def rescaled(x, m_s, m_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD:
     """The sums of state x about the new maxima m_s ≥ x's and m_t ≥ x's (neither −inf)."""
     x_m_s, z_s, x_m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
-        z_1 = z_1 * tl.exp2((x_m_s - m_s) * LOG2_E)
+        z_1 = z_1 * tl.exp2(x_m_s * LOG2_E - m_s * LOG2_E)
     if SOFT and DIVERGENCE != MSE_LOGITS:
-        shift_s = c * (x_m_s - m_s)
-        shift_t = c * (x_m_t - m_t)
+        shift_s = c * x_m_s - c * m_s
+        shift_t = c * x_m_t - c * m_t
         c_s = tl.exp2(shift_s)
         c_t = tl.exp2(shift_t)
         slip = c_t - c_s

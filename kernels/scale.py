@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def scale_kernel(gradient, factor, n, BLOCK: tl.constexpr):
-    """A fixed number of programs go over all of it: where the number is 1, they are all it costs."""
+    """Few programs go over all of it: where the number is 1, they are all that it costs."""
     f = tl.load(factor)
     if f != 1:
         first = tl.program_id(0).to(tl.int64)

@@ -8,7 +8,17 @@ their own.
 
 import triton
 import triton.language as tl
-from kdlab.kernels.row_state import JS, KL, LN_2, LOG2_E, MSE, MSE_LOGITS, REVERSE_KL, log1p
+from kdlab.kernels.row_state import (
+    JS,
+    KL,
+    LN_2,
+    LOG2_E,
+    MSE,
+    MSE_LOGITS,
+    REVERSE_KL,
+    exponent,
+    log1p,
+)
 
 
 @triton.jit
@@ -18,14 +28,14 @@ def as_number(x, ACC: tl.constexpr):
 
 
 @triton.jit
-def soften(s, t, c, m_s, z_s, m_t, z_t):
+def soften(s, t, c, m_s, z_s, m_t, z_t, ONE_TILE: tl.constexpr):
     """x_s, x_t (to base 2), q, p and log q − log p (NaN where both are masked) of one tile.
 
     One logarithm of the quotient, which is near 1 for a student near its teacher: the difference of
     two logarithms would have the rounding of each.
     """
-    x_s = c * (s - m_s)
-    x_t = c * (t - m_t)
+    x_s = exponent(s, c, m_s, ONE_TILE)
+    x_t = exponent(t, c, m_t, ONE_TILE)
     r_s = 1 / z_s
     q = tl.exp2(x_s) * r_s
     p = tl.exp2(x_t) * (1 / z_t)
@@ -105,8 +115,7 @@ def slope_teacher(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
 def student_gradient(
     s,
     t,
-    cols,
-    label,
+    g,
     beta,
     m_s,
     z_s,
@@ -120,17 +129,33 @@ def student_gradient(
     SOFT: tl.constexpr,
     HARD: tl.constexpr,
     TEMPERATURE_SCALING: tl.constexpr,
+    ONE_TILE: tl.constexpr,
 ):
-    """∂(row loss)/∂z_s of one tile; β comes from the chain rule, and T² makes it T."""
+    """g ∂(row loss)/∂z_s of one tile, as if none of it were the label: see `less_label`.
+    β comes from the chain rule, and T² makes it T."""
     out = tl.zeros_like(s)
     if SOFT:
+        scale = g * (1 - label_weight)
         if DIVERGENCE == MSE_LOGITS:
-            out = 2 * (1 - label_weight) * tl.where(s == t, 0.0, s - t)
+            out = 2 * scale * tl.where(s == t, 0.0, s - t)
         else:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, beta * LOG2_E, m_s, z_s, m_t, z_t)
-            scale = (1 - label_weight) * (1 / beta if TEMPERATURE_SCALING else beta)
-            out = scale * slope(q, p, log_ratio, dot_s, mix, DIVERGENCE)
+            scale *= 1 / beta if TEMPERATURE_SCALING else beta
+            if DIVERGENCE == KL:
+                # q − p = (v − u z_s / z_t) / z_s: in two operations, and 0 between equals.
+                v = tl.exp2(exponent(s, beta * LOG2_E, m_s, ONE_TILE))
+                u = tl.exp2(exponent(t, beta * LOG2_E, m_t, ONE_TILE))
+                out = scale / z_s * tl.fma(u, -tl.where(z_s == z_t, 1.0, z_s / z_t), v)
+            else:
+                _x_s, _x_t, q, p, log_ratio = soften(
+                    s, t, beta * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE
+                )
+                out = scale * slope(q, p, log_ratio, dot_s, mix, DIVERGENCE)
     if HARD:
-        hard = tl.exp2((s - m_s) * LOG2_E) * (1 / z_1) - tl.where(cols == label, 1.0, 0.0)
-        out += label_weight * hard
+        out = tl.fma(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), g * label_weight / z_1, out)
     return out
+
+
+@triton.jit
+def less_label(gradient, is_label, g, label_weight):
+    """softmax(z_s) − 1 at the label, in cross-entropy's share of the gradient."""
+    return tl.where(is_label, gradient - g * label_weight, gradient)

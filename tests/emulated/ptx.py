@@ -37,7 +37,7 @@ COMPARE |= {  # true where one is NaN
     f"{name}u": lambda a, b, of=of: of(a, b) | np.isnan(a) | np.isnan(b)
     for name, of in COMPARE.items()
     if name != "nan"
-}
+} | {"num": lambda a, b: ~(np.isnan(a) | np.isnan(b))}
 
 
 class Memory:

@@ -146,8 +146,9 @@ def test_strides(machine):
     check(odd, teacher[:, 5 : classes + 5], rows=[0, rows - 1])  # rows that no wide load can start
     columns = wide.detach().T[: rows - 1].requires_grad_()  # the last dimension has a stride
     check(columns, teacher.T[: rows - 1], rows=[0, rows - 2])
-    inputs = wide.detach()[:, :classes], teacher[:, :classes]
-    assert torch.equal(loss(*inputs, num_classes=classes), loss(wide, teacher, num_classes=classes))
+    wide = wide.detach()
+    inputs = wide[:, :classes], teacher[:, :classes]
+    assert torch.equal(loss(*inputs), loss(wide, teacher, num_classes=classes))
 
 
 def test_masked_classes_and_rows(machine):

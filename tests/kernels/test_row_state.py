@@ -14,14 +14,13 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kdlab.kernels.forward import lanes, load_states
+from kdlab.kernels.forward import lanes, load_states, sweep
 from kdlab.kernels.row_state import (
     FIELDS,
     KL,
     MSE,
     MSE_LOGITS,
     REVERSE_KL,
-    absorb,
     collapse,
     combine,
     empty,
@@ -30,7 +29,7 @@ from kdlab.kernels.row_state import (
 )
 
 DIVERGENCES = {"kl": KL, "reverse_kl": REVERSE_KL, "mse": MSE, "mse_logits": MSE_LOGITS}
-BLOCK = 16
+BLOCK = 20
 
 
 @triton.jit
@@ -40,14 +39,14 @@ def states_kernel(s, t, out, c, DIVERGENCE: tl.constexpr, BLOCK: tl.constexpr, H
     n = tl.num_programs(0)
     c = tl.load(c)
     if HOW == "one tile":
-        cols = i * BLOCK + lanes(BLOCK, 4, True)
-        x = single(tl.load(s + cols), tl.load(t + cols), c, DIVERGENCE, True, True)
-    else:  # two tiles, one after the other, in lanes that see a quarter of each
-        x = empty(BLOCK // 8, tl.float64)
-        for half in range(2):
-            cols = i * BLOCK + half * (BLOCK // 2) + lanes(BLOCK // 2, 4, False)
-            x = absorb(x, tl.load(s + cols), tl.load(t + cols), c, DIVERGENCE, True, True)
-        x = collapse(x, c, DIVERGENCE, True, True)
+        cols = lanes(32, 4, True)
+        low = float("-inf")
+        x_s = tl.load(s + i * BLOCK + cols, mask=cols < BLOCK, other=low)
+        x_t = tl.load(t + i * BLOCK + cols, mask=cols < BLOCK, other=low)
+        x = single(x_s, x_t, c, DIVERGENCE, True, True)
+    else:  # three tiles, the last of them not full
+        x = sweep(s, t, i * BLOCK, i * BLOCK + BLOCK, c, DIVERGENCE, True, True, tl.float64, 8, 4,
+                  True)  # fmt: skip
     for k in tl.static_range(12):
         tl.store(out + k * n + i, x[k])
 
@@ -105,12 +104,31 @@ def test_any_order_gives_the_row(divergence):
         torch.testing.assert_close(value, exact(s, t, divergence))
 
 
+def mask(s, t):
+    s[1, :6] = t[1, :6] = -torch.inf
+
+
+def mask_the_last_tile(s, t):
+    s[1, -5:] = t[1, -5:] = -torch.inf
+
+
+def overflow(s, t):
+    s[1, 2] += 1e4
+    t[2, 3] += 1e4
+
+
+@pytest.mark.parametrize("hard", [None, mask, mask_the_last_tile, overflow])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_lanes_and_a_single_tile_gather_the_same(divergence):
+def test_a_sweep_and_a_single_tile_gather_the_same(divergence, hard):
     s, t = 5 * torch.randn(3, BLOCK).double(), 5 * torch.randn(3, BLOCK).double()
-    s[1, :6] = t[1, :6] = -torch.inf  # a whole lane of one tile, and half of the next
+    if hard is not None:
+        hard(s, t)
     swept, at_once = (states(s, t, divergence, how=how) for how in ("sweep", "one tile"))
-    torch.testing.assert_close(swept, at_once)
+    if hard in (mask_the_last_tile, overflow):  # about the row's own maxima then
+        torch.testing.assert_close(swept[1], at_once[1])
+    for x, y in zip(swept, at_once, strict=True):  # about whatever maxima, joined with the others
+        (_, one), (_, other) = (join(z, at_once[0], divergence) for z in (x, y))
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
