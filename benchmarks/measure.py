@@ -24,7 +24,7 @@ Run = Callable[[int], object]  # does its work on the i-th set of inputs
 SHORTEST_SAMPLE = (
     2e-3  # seconds of work in one sample on the CPU, so that the clock's grain is lost
 )
-AHEAD_CYCLES = 1_000_000  # GPU cycles that a sample waits, so that the host is ahead of the device
+AHEAD_CYCLES = 6_000_000  # GPU cycles that a sample waits, so that the host is ahead of the device
 
 
 def cache_bytes(device: torch.device) -> int:

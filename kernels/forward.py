@@ -3,7 +3,7 @@
 A row belongs to one program (`forward_kernel`), which also writes the gradient, if asked, of a row
 that is one tile; or, where rows are few and long, to several: each makes the state of its part
 (`part_kernel`), js and tv sweep again (`spread_kernel`), and `join_kernel` combines the parts. Both
-ways, and that of `lookback.py`, are made of the same `sweep`, `combine`, `write_row`.
+ways, and that of `lookback.py`, are made of the same `sweep`, `combine` and `write_loss`.
 """
 
 import triton
@@ -186,7 +186,7 @@ def spread_sweep(
     begin,
     end,
     c,
-    state,
+    softmaxes,
     mix,
     DIVERGENCE: tl.constexpr,
     ACC: tl.constexpr,
@@ -195,14 +195,14 @@ def spread_sweep(
     ALIGNED: tl.constexpr,
 ):
     """The second sweep of js and tv, from the end backwards: what was read last is still in L2."""
-    m_s, m_t = finite_max(state[0]), finite_max(state[2])
+    m_s, z_s, m_t, z_t, _z_1 = softmaxes
     dot_s = tl.zeros((BLOCK // VECTOR,), ACC)
     dot_t = dot_s
     soft = dot_s
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, state[1], m_t, state[3], False)
+        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, False)
         more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
         dot_s += more_s
         dot_t += more_t
@@ -211,8 +211,35 @@ def spread_sweep(
 
 
 @triton.jit
-def write_row(
-    state,
+def softmaxes_of(state):
+    """m_s, z_s, m_t, z_t and z_1 of a row, to subtract and to divide by."""
+    return finite_max(state[0]), state[1], finite_max(state[2]), state[3], state[11]
+
+
+@triton.jit
+def store_softmaxes(softmaxes, stats, row, n_rows):
+    m_s, z_s, m_t, z_t, z_1 = softmaxes
+    tl.store(stats + row, m_s)
+    tl.store(stats + n_rows + row, z_s)
+    tl.store(stats + 2 * n_rows + row, m_t)
+    tl.store(stats + 3 * n_rows + row, z_t)
+    tl.store(stats + 7 * n_rows + row, z_1)
+
+
+@triton.jit
+def load_softmaxes(stats, row, n_rows):
+    return (
+        tl.load(stats + row),
+        tl.load(stats + n_rows + row),
+        tl.load(stats + 2 * n_rows + row),
+        tl.load(stats + 3 * n_rows + row),
+        tl.load(stats + 7 * n_rows + row),
+    )
+
+
+@triton.jit
+def write_loss(
+    softmaxes,
     soft,
     dot_s,
     dot_t,
@@ -232,7 +259,8 @@ def write_row(
     ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """The row's loss and statistics; `student` points at the row."""
+    """A row's loss, and the sums that its gradients subtract; `student` points at the row."""
+    m_s, _z_s, _m_t, _z_t, z_1 = softmaxes
     total = tl.zeros((), ACC)
     if SOFT:
         scaled = soft
@@ -241,17 +269,12 @@ def write_row(
         total = (1 - label_weight) * scaled
     if HARD:
         z_label = tl.load(student + tl.load(labels + row)).to(ACC)
-        hard = tl.log(state[11]) - exponent(z_label, LOG2_E, state[0], ONE_TILE) * LN_2
-        total += label_weight * tl.where(state[11] == 0, float("nan"), hard)
+        hard = tl.log(z_1) - exponent(z_label, LOG2_E, m_s, ONE_TILE) * LN_2
+        total += label_weight * tl.where(z_1 == 0, float("nan"), hard)
     tl.store(loss + row, tl.where(counts, total, 0.0))
-    tl.store(stats + row, finite_max(state[0]))
-    tl.store(stats + n_rows + row, state[1])
-    tl.store(stats + 2 * n_rows + row, finite_max(state[2]))
-    tl.store(stats + 3 * n_rows + row, state[3])
     tl.store(stats + 4 * n_rows + row, dot_s)
     tl.store(stats + 5 * n_rows + row, dot_t)
     tl.store(stats + 6 * n_rows + row, soft)
-    tl.store(stats + 7 * n_rows + row, state[11])
 
 
 @triton.jit
@@ -305,7 +328,8 @@ def forward_kernel(
         state = sweep(
             student, teacher, 0, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED
         )
-    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
+    softmaxes = softmaxes_of(state)
+    m_s, z_s, m_t, z_t, z_1 = softmaxes
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
             _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, True)
@@ -313,20 +337,21 @@ def forward_kernel(
             dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
         else:
             dot_s, dot_t, soft = spread_sweep(
-                student, teacher, 0, end, c, state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
+                student, teacher, 0, end, c, softmaxes, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
             )
         soft = spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
     else:
         soft, dot_s, dot_t = finish(state, DIVERGENCE)
-    write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
-              label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ONE_TILE,
-              ACC)  # fmt: skip
+    store_softmaxes(softmaxes, stats, row, n_rows)
+    write_loss(softmaxes, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
+               label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ONE_TILE,
+               ACC)  # fmt: skip
 
     if GRADIENT:  # of longer rows: `lookback.py`
         tl.static_assert(ONE_TILE)
         g = tl.load(grad_scale).to(ACC)
         out = student_gradient(
-            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix, DIVERGENCE, SOFT,
+            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
             HARD, TEMPERATURE_SCALING, True)  # fmt: skip
         if HARD:
             out = less_label(out, offsets == tl.load(labels + row), g, label_weight)
@@ -450,7 +475,18 @@ def spread_kernel(
     student += row * student_stride
     teacher += row * teacher_stride
     dot_s, dot_t, soft = spread_sweep(
-        student, teacher, begin, end, c, state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
+        student,
+        teacher,
+        begin,
+        end,
+        c,
+        softmaxes_of(state),
+        mix,
+        DIVERGENCE,
+        ACC,
+        BLOCK,
+        VECTOR,
+        ALIGNED,
     )
     store_sums(sums + (row * parts + part) * 3, dot_s, dot_t, soft)
 
@@ -463,8 +499,8 @@ def store_sums(x, dot_s, dot_t, soft):
 
 
 @triton.jit
-def join_sums(sums, parts, ACC: tl.constexpr):
-    """The sums of `spread` over a row from those over its parts."""
+def join_sums(sums, parts, z_s, z_t, mix, DIVERGENCE: tl.constexpr, ACC: tl.constexpr):
+    """js's or tv's sums over a row, from those of `spread` over its parts, and D."""
     dot_s = tl.zeros((JOIN,), ACC)
     dot_t = dot_s
     soft = dot_s
@@ -474,29 +510,8 @@ def join_sums(sums, parts, ACC: tl.constexpr):
         dot_s += tl.load(x, mask=part < parts, other=0.0)
         dot_t += tl.load(x + 1, mask=part < parts, other=0.0)
         soft += tl.load(x + 2, mask=part < parts, other=0.0)
-    return tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
-
-
-@triton.jit
-def join_row(
-    states,
-    sums,
-    parts,
-    c,
-    mix,
-    DIVERGENCE: tl.constexpr,
-    SOFT: tl.constexpr,
-    HARD: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """A row's state, D, and the sums that its gradients subtract, from what its parts left."""
-    state = join(states, parts, c, DIVERGENCE, SOFT, HARD, ACC)
-    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
-        dot_s, dot_t, soft = join_sums(sums, parts, ACC)
-        soft = spread_finish(dot_s, dot_t, soft, state[1], state[3], mix, DIVERGENCE)
-    else:
-        soft, dot_s, dot_t = finish(state, DIVERGENCE)
-    return state, soft, dot_s, dot_t
+    dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
+    return dot_s, dot_t, spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
 
 
 @triton.jit
@@ -530,9 +545,14 @@ def join_kernel(
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
-    state, soft, dot_s, dot_t = join_row(
-        states + row * parts * N_FIELDS, sums + row * parts * 3, parts, b * LOG2_E, mix, DIVERGENCE,
-        SOFT, HARD, ACC)  # fmt: skip
-    write_row(state, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row,
-              n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
-              False, ACC)  # fmt: skip
+    state = join(states + row * parts * N_FIELDS, parts, b * LOG2_E, DIVERGENCE, SOFT, HARD, ACC)
+    if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
+        dot_s, dot_t, soft = join_sums(
+            sums + row * parts * 3, parts, state[1], state[3], mix, DIVERGENCE, ACC
+        )
+    else:
+        soft, dot_s, dot_t = finish(state, DIVERGENCE)
+    softmaxes = softmaxes_of(state)
+    store_softmaxes(softmaxes, stats, row, n_rows)
+    write_loss(softmaxes, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row, n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD,
+               TEMPERATURE_SCALING, False, ACC)  # fmt: skip

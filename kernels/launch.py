@@ -58,17 +58,16 @@ def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...], aligned: b
 
 
 def sweep_tile(sizes: tuple[int, ...]) -> Tile:
-    """For rows that are swept tile by tile: one 128-bit load a tensor a thread, eight warps.
+    """For rows that are swept tile by tile: two 128-bit loads a tensor a thread, four warps.
 
-    Few registers a thread, so that many programs share a multiprocessor and some of them always
-    wait for memory while others compute.
+    Small programs, so that many share a multiprocessor and some of them always wait for memory
+    while others compute; and few warps, since what a program does once at the end of its part, it
+    does in each of them. `benchmarks/results/tiles-*.json` has the times.
 
     >>> sweep_tile((2, 2)), sweep_tile((4, 4))
-    (Tile(block=2048, vector=8, warps=8), Tile(block=1024, vector=4, warps=8))
+    (Tile(block=2048, vector=8, warps=4), Tile(block=1024, vector=4, warps=4))
     """
-    each, warps = 16 // min(sizes), 8
-    if 8 in sizes:  # two loads: with one, ptxas spills a number to make room for more programs
-        each = 4
+    each, warps = 32 // min(sizes), 4
     return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
 
 

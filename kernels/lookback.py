@@ -21,17 +21,20 @@ import triton.language as tl
 from kdlab.kernels.forward import (
     N_FIELDS,
     join,
-    join_row,
+    join_sums,
     lanes,
     last_tile,
+    load_softmaxes,
     load_tile,
+    softmaxes_of,
     spread_sweep,
+    store_softmaxes,
     store_state,
     store_sums,
     sweep,
-    write_row,
+    write_loss,
 )
-from kdlab.kernels.row_state import JS, LOG2_E, TV, finite_max
+from kdlab.kernels.row_state import JS, LOG2_E, TV, finish
 from kdlab.kernels.softened import as_number, less_label, student_gradient
 
 
@@ -44,9 +47,10 @@ def part_of(number, parts, part_size, n_classes):
 
 @triton.jit
 def arrive(arrived):
-    """Say that this program's results are in memory: every warp's, hence the barrier."""
+    """Say that this program's results (every warp's: hence the barrier) are in memory, and how many
+    had arrived before: who is the last may read what the others left."""
     tl.debug_barrier()
-    tl.atomic_add(arrived, 1, sem="release")
+    return tl.atomic_add(arrived, 1, sem="acq_rel")
 
 
 @triton.jit
@@ -65,7 +69,7 @@ def gradient_tile(
     end,
     g,
     b,
-    state,
+    softmaxes,
     dot_s,
     label_weight,
     mix,
@@ -78,10 +82,10 @@ def gradient_tile(
 ):
     """g times the gradient of one tile. Nobody needs it, or the logits, afterwards: they may leave
     the caches first."""
-    m_s, z_s, m_t, z_t = finite_max(state[0]), state[1], finite_max(state[2]), state[3]
+    m_s, z_s, m_t, z_t, z_1 = softmaxes
     s, t = load_tile(student, teacher, cols, end, ACC, SOFT, FULL, LAST=True)
     out = student_gradient(
-        s, t, g, b, m_s, z_s, m_t, z_t, dot_s, state[11], label_weight, mix, DIVERGENCE, SOFT,
+        s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
         HARD, TEMPERATURE_SCALING, False).to(grad.dtype.element_ty)  # fmt: skip
     if FULL:
         tl.store(grad + cols, out, eviction_policy="evict_first")
@@ -99,7 +103,7 @@ def gradient_sweep(
     end,
     g,
     b,
-    state,
+    softmaxes,
     dot_s,
     label_weight,
     mix,
@@ -116,11 +120,11 @@ def gradient_sweep(
     last is the likeliest to be in L2 still."""
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     last = last_tile(begin, end, BLOCK)
-    gradient_tile(student, teacher, grad, last + offsets, end, g, b, state, dot_s, label_weight,
+    gradient_tile(student, teacher, grad, last + offsets, end, g, b, softmaxes, dot_s, label_weight,
                   mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False, ACC)  # fmt: skip
     for i in range((last - begin) // BLOCK - 1, -1, -1):
         cols = begin + i * BLOCK + offsets
-        gradient_tile(student, teacher, grad, cols, end, g, b, state, dot_s, label_weight, mix,
+        gradient_tile(student, teacher, grad, cols, end, g, b, softmaxes, dot_s, label_weight, mix,
                       DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, True, ACC)  # fmt: skip
     if HARD:  # the label's class once more, rather than to ask of each whether it is the label
         tl.debug_barrier()
@@ -129,10 +133,10 @@ def gradient_sweep(
             t = s
             if SOFT:
                 t = tl.load(teacher + label).to(ACC)
+            m_s, z_s, m_t, z_t, z_1 = softmaxes
             out = student_gradient(
-                s, t, g, b, finite_max(state[0]), state[1], finite_max(state[2]), state[3], dot_s,
-                state[11], label_weight, mix, DIVERGENCE, SOFT, HARD,
-                TEMPERATURE_SCALING, False)  # fmt: skip
+                s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
+                HARD, TEMPERATURE_SCALING, False)  # fmt: skip
             tl.store(grad + label, less_label(out, True, g, label_weight))
 
 
@@ -180,7 +184,8 @@ def lookback_kernel(
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """`counters`, zeros: how many parts of each row have arrived; then, how many programs began."""
+    """`counters`, zeros: how many parts of each row have arrived, and one more when the last has
+    joined them all; for js and tv, then the same once more. At the end, how many programs began."""
     SPREAD: tl.constexpr = SOFT and (DIVERGENCE == JS or DIVERGENCE == TV)
     label_weight = as_number(label_weight, ACC)
     mix = as_number(mix, ACC)
@@ -189,53 +194,71 @@ def lookback_kernel(
 
     if number < everything:
         row, begin, end = part_of(number, parts, part_size, n_classes)
-        if HAS_KEEP:  # a row that counts for nothing is not even read
-            end = tl.where(tl.load(keep + row) != 0, end, begin)
-        c = tl.load(beta + row * beta_stride).to(ACC) * LOG2_E
-        state = sweep(student + row * student_stride, teacher + row * teacher_stride, begin, end, c,
-                      DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
-        store_state(states + number.to(tl.int64) * N_FIELDS, state)
-        arrive(counters + row)
+        counts = True
+        if HAS_KEEP:
+            counts = tl.load(keep + row) != 0
+            end = tl.where(counts, end, begin)  # a row that counts for nothing is not even read
+        b = tl.load(beta + row * beta_stride).to(ACC)
+        student_row = student + row * student_stride
+        state = sweep(student_row, teacher + row * teacher_stride, begin, end, b * LOG2_E, DIVERGENCE, SOFT,
+                      HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        states += row * parts * N_FIELDS
+        store_state(states + number % parts * N_FIELDS, state)
+        if arrive(counters + row) == parts - 1:
+            state = join(states, parts, b * LOG2_E, DIVERGENCE, SOFT, HARD, ACC)
+            softmaxes = softmaxes_of(state)
+            store_softmaxes(softmaxes, stats, row, n_rows)
+            if not SPREAD:
+                soft, dot_s, dot_t = finish(state, DIVERGENCE)
+                write_loss(
+                    softmaxes, soft, dot_s, dot_t, student_row, labels, loss, stats, row, n_rows, b,
+                    counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False,
+                    ACC)  # fmt: skip
+            arrive(counters + row)
     number -= lag
 
     if SPREAD:
         if (number >= 0) & (number < everything):
             row, begin, end = part_of(number, parts, part_size, n_classes)
+            counts = True
             if HAS_KEEP:
-                end = tl.where(tl.load(keep + row) != 0, end, begin)
-            c = tl.load(beta + row * beta_stride).to(ACC) * LOG2_E
-            wait(counters + row, parts)
-            state = join(states + row * parts * N_FIELDS, parts, c, DIVERGENCE, SOFT, HARD, ACC)
+                counts = tl.load(keep + row) != 0
+                end = tl.where(counts, end, begin)
+            b = tl.load(beta + row * beta_stride).to(ACC)
+            student_row = student + row * student_stride
+            wait(counters + row, parts + 1)
+            softmaxes = load_softmaxes(stats, row, n_rows)
             dot_s, dot_t, soft = spread_sweep(
-                student + row * student_stride, teacher + row * teacher_stride, begin, end, c,
-                state, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
-            store_sums(sums + number.to(tl.int64) * 3, dot_s, dot_t, soft)
-            arrive(counters + row)
+                student_row, teacher + row * teacher_stride, begin, end, b * LOG2_E, softmaxes, mix,
+                DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+            sums += row * parts * 3
+            store_sums(sums + number % parts * 3, dot_s, dot_t, soft)
+            if arrive(counters + row) == 2 * parts:
+                dot_s, dot_t, soft = join_sums(
+                    sums, parts, softmaxes[1], softmaxes[3], mix, DIVERGENCE, ACC)  # fmt: skip
+                write_loss(
+                    softmaxes, soft, dot_s, dot_t, student_row, labels, loss, stats, row, n_rows, b,
+                    counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False,
+                    ACC)  # fmt: skip
+                arrive(counters + row)
         number -= lag
 
     if number >= 0:
         row, begin, end = part_of(number, parts, part_size, n_classes)
+        grad += row * grad_stride
         counts = True
         if HAS_KEEP:
             counts = tl.load(keep + row) != 0
-        b = tl.load(beta + row * beta_stride).to(ACC)
-        label = 0
-        if HARD:
-            label = tl.load(labels + row)
-        wait(counters + row, parts * (1 + SPREAD))
-        state, soft, dot_s, dot_t = join_row(
-            states + row * parts * N_FIELDS, sums + row * parts * 3, parts, b * LOG2_E, mix,
-            DIVERGENCE, SOFT, HARD, ACC)  # fmt: skip
-        student += row * student_stride
-        teacher += row * teacher_stride
-        if begin == 0:
-            write_row(state, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b,
-                      counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
-                      False, ACC)  # fmt: skip
-        grad += row * grad_stride
         if counts:
+            b = tl.load(beta + row * beta_stride).to(ACC)
             g = tl.load(grad_scale).to(ACC)
-            gradient_sweep(student, teacher, grad, label, begin, end, g, b, state, dot_s,
+            label = 0
+            if HARD:
+                label = tl.load(labels + row)
+            wait(counters + row, (parts + 1) * (1 + SPREAD))
+            softmaxes = load_softmaxes(stats, row, n_rows)
+            gradient_sweep(student + row * student_stride, teacher + row * teacher_stride, grad,
+                           label, begin, end, g, b, softmaxes, tl.load(stats + 4 * n_rows + row),
                            label_weight, mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC,
                            BLOCK, VECTOR, ALIGNED)  # fmt: skip
         else:
