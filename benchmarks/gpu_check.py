@@ -5,7 +5,8 @@ is. Stages, each with its own limit; what one does not use, the next ones may:
 
     tests      tests/gpu: the kernels at real sizes, for races, graphs, synchronisation, compilation
     notebooks  the course under nbval, if nbval and Jupyter are installed
-    benchmark  the most important cases beside the peers that are installed
+    benchmark  as many cases as there is time for, the most important first, beside the peers that
+               are installed
 
 Into the folder go summary.json, a log a stage, the tests' junit files and the benchmark's JSON.
 summary.json is written after every stage. The exit status is 0 if no stage failed.
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks import checkout
-from benchmarks.run import environment, write
+from benchmarks.run import cores, environment, write
 
 TOTAL_SECONDS = 540
 MARGIN = 15  # for start-up and for ending a stage that overruns
@@ -40,7 +41,8 @@ NOTEBOOK_NEEDS = ("nbval", "ipykernel", "ipywidgets", "bqplot", "matplotlib", "s
 
 @dataclass(frozen=True)
 class Stage:
-    """A command with the most seconds it may take, and how many it must leave to later stages."""
+    """A command with the most seconds it may take, and how many it must leave to later stages: of
+    `TOTAL_SECONDS`, or in proportion."""
 
     name: str
     most: float
@@ -54,6 +56,8 @@ def stages(out: Path, dry: bool) -> list[Stage]:
     python = [sys.executable, "-m"]
     plugins = ["-p", "benchmarks.checkout", "-p", "benchmarks.deadline"]
     pytest = [*python, "pytest", *plugins, "-q", "-o", "addopts=-ra"]
+    if importlib.util.find_spec("xdist") is not None:
+        pytest += ["-n", str(min(8, cores()))]
     absent = [name for name in NOTEBOOK_NEEDS if importlib.util.find_spec(name) is None]
     notebooks = "notebooks/00_start_here.ipynb" if dry else "notebooks"
 
@@ -67,8 +71,8 @@ def stages(out: Path, dry: bool) -> list[Stage]:
 
     def bench(seconds: float) -> list[str]:
         # A case takes up to half a minute: start none that could not end.
-        size = ["--quick", "--device", "cpu"] if dry else ["--short", "--device", "cuda"]
-        limit = str(max(1, int(seconds - 45)))
+        size = ["--quick", "--device", "cpu"] if dry else ["--device", "cuda", "--rounds", "15"]
+        limit = str(max(1, int(seconds - 30)))
         return [*python, "benchmarks.run", *size, "--out", str(out), "--seconds", limit]
 
     dry_run = (("KDLAB_GPU_DRY_RUN", "1"), ("TRITON_INTERPRET", "1")) if dry else ()
@@ -81,7 +85,7 @@ def stages(out: Path, dry: bool) -> list[Stage]:
             course,
             missing=f"not installed: {', '.join(absent)}" if absent else "",
         ),
-        Stage("benchmark", 300, 0, bench),
+        Stage("benchmark", TOTAL_SECONDS, 0, bench),
     ]
 
 
@@ -164,15 +168,16 @@ def main(arguments: list[str] | None = None) -> int:
         summary["note"] = "a dry run on the CPU: nothing here is a result about a GPU"
     summary |= environment(device) | {"stages": {}}
     path = out / "summary.json"
+    share = options.seconds / TOTAL_SECONDS
     for stage in stages(out, options.dry_run):
         left = options.seconds - MARGIN - (time.monotonic() - began)
-        seconds = min(stage.most, left - stage.leave)
+        seconds = min(share * stage.most, left - share * stage.leave)
         if stage.missing:
             found: dict[str, Any] = {"status": "not run", "reason": stage.missing}
         elif seconds < 10:
             found = {
                 "status": "not run",
-                "reason": f"{left:.0f} s left, {stage.leave:.0f} reserved",
+                "reason": f"{left:.0f} s left, {share * stage.leave:.0f} reserved",
             }
         else:
             found = run(stage, seconds, out)

@@ -71,8 +71,8 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for tiles in (2, 4, 8):
             yield f"{name}, {tiles} a part", shape | {"PART_TILES": tiles}
     if kind == "gradient":  # the lag follows from it
-        for programs in (1, 2, 8, 16):
-            name = f"lag of {programs / 2:g} a multiprocessor"
+        for programs in (1, 2, 8, 16, 32):
+            name = f"lag of {programs / 8:g} a multiprocessor"
             yield name, {"programs_that_fill": _programs(programs)}
 
 

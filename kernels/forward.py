@@ -554,5 +554,6 @@ def join_kernel(
         soft, dot_s, dot_t = finish(state, DIVERGENCE)
     softmaxes = softmaxes_of(state)
     store_softmaxes(softmaxes, stats, row, n_rows)
-    write_loss(softmaxes, soft, dot_s, dot_t, student + row * student_stride, labels, loss, stats, row, n_rows, b, counts, label_weight, DIVERGENCE, SOFT, HARD,
-               TEMPERATURE_SCALING, False, ACC)  # fmt: skip
+    student += row * student_stride
+    write_loss(softmaxes, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,
+               label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False, ACC)  # fmt: skip

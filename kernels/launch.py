@@ -61,13 +61,15 @@ def sweep_tile(sizes: tuple[int, ...]) -> Tile:
     """For rows that are swept tile by tile: two 128-bit loads a tensor a thread, four warps.
 
     Small programs, so that many share a multiprocessor and some of them always wait for memory
-    while others compute; and few warps, since what a program does once at the end of its part, it
-    does in each of them. `benchmarks/results/tiles-*.json` has the times.
+    while others compute; and few warps, since what a program does once, for its part, each of them
+    does: `benchmarks/tune.py` times it.
 
     >>> sweep_tile((2, 2)), sweep_tile((4, 4))
     (Tile(block=2048, vector=8, warps=4), Tile(block=1024, vector=4, warps=4))
     """
     each, warps = 32 // min(sizes), 4
+    if 8 in sizes:
+        each, warps = 4, 8
     return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
 
 
@@ -96,19 +98,19 @@ def row_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, 
 def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[int, int, int]:
     """(parts, classes a part, lag) where loss and gradient come from one launch.
 
-    Parts of up to `PART_TILES` tiles: long enough that joining a row's parts costs little beside
-    the sweeps, and short, since the parts under way wait in L2 for their next sweep. The lag is the
-    least that it may be and half of `programs` (two a multiprocessor) more, so that fewer have to
-    wait: notebook 07 has a model of it.
+    Parts of up to `PART_TILES` tiles: what a program does once, for its part, costs little beside
+    the sweeps, and a part is short enough to wait in L2 for its next sweep. The lag is the least
+    that it may be and an eighth of `programs` more, so that fewer have to wait: notebook 07 has a
+    model of it. Both are what an H100 was fastest with, for 128,256 and 32,000 classes.
 
     >>> lookback_parts(8192, 128_256, 2048, 528), lookback_parts(8, 262_144, 2048, 528)
-    ((16, 8192, 279), (64, 4096, 327))
+    ((16, 8192, 81), (64, 4096, 129))
     """
     tiles = triton.cdiv(classes, block)
     parts = max(triton.cdiv(tiles, PART_TILES), min(tiles, triton.cdiv(programs, max(rows, 1))))
     size = triton.cdiv(tiles, parts) * block
     parts = triton.cdiv(classes, size)
-    return parts, size, parts - 1 + programs // 2
+    return parts, size, parts - 1 + programs // 8
 
 
 def programs_that_fill(device: torch.device) -> int:
@@ -124,17 +126,22 @@ def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[
     interpreter tests, but for its approximate functions. For sm_90 that is about one instruction
     more a logit in kl's sweeps, five in mse's.
 
-    With double precision, or rows that start anywhere, ptxas sometimes spills a few bytes to make
-    room for one more program: there it is told that it need not save registers.
+    ptxas sometimes spills a few bytes to make room for one more program. So it is told how many
+    registers there are: all with double precision, or where rows start anywhere; in programs of
+    four warps enough for five of them on a multiprocessor.
 
     >>> compiler_options(16, (2, 2), True)
     {'num_warps': 16, 'enable_fp_fusion': False}
+    >>> compiler_options(4, (2, 2), True)
+    {'num_warps': 4, 'enable_fp_fusion': False, 'maxnreg': 96}
     >>> compiler_options(8, (8, 8), True)
     {'num_warps': 8, 'enable_fp_fusion': False, 'maxnreg': 255}
     """
     options = {"num_warps": warps, "enable_fp_fusion": False}
     if 8 in sizes or not aligned:
         options["maxnreg"] = min(255, 65_536 // (32 * warps))
+    elif warps == 4:
+        options["maxnreg"] = 96
     return options
 
 

@@ -200,8 +200,8 @@ def lookback_kernel(
             end = tl.where(counts, end, begin)  # a row that counts for nothing is not even read
         b = tl.load(beta + row * beta_stride).to(ACC)
         student_row = student + row * student_stride
-        state = sweep(student_row, teacher + row * teacher_stride, begin, end, b * LOG2_E, DIVERGENCE, SOFT,
-                      HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        state = sweep(student_row, teacher + row * teacher_stride, begin, end, b * LOG2_E,
+                      DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
         states += row * parts * N_FIELDS
         store_state(states + number % parts * N_FIELDS, state)
         if arrive(counters + row) == parts - 1:

@@ -71,19 +71,24 @@ def check(kernel, divergence, label_weight, block, architecture, dtypes, keep, s
     assert r.spilt_bytes == 0, r
     if kernel in ("join of the parts", "scale in place") or not aligned:
         return  # one reads no logits; the other may not read, and its branch decides how
-    # 16 bytes a load: what a thread holds of each tensor that is read, once for each sweep
+    # 16 bytes a load: what a thread holds of each tensor that is read, once for each of its places
     each = r.block / (32 * r.warps)
     student, teacher = (each * BYTES[dtype] / 16 for dtype in dtypes)
     if min(student, teacher) < 1:
         return  # a thread of a narrow tile has less than 16 bytes
     soft = label_weight < 1
-    sweeps = 1
-    if kernel in ("forward", "forward + gradient"):
-        sweeps += (kernel == "forward + gradient") + (soft and divergence in ("js", "tv"))
-    assert r.wide_loads == sweeps * (student + teacher * soft), r
+    places, stores = 1, 1
+    if kernel in ("forward", "forward + gradient", "part of a row"):
+        places = 5  # `sweep`: the last tile and those before; maxima, and both again, with care
+    if kernel in ("forward", "forward + gradient") and soft and divergence in ("js", "tv"):
+        places += 1
+    if kernel == "forward + gradient":
+        # its last tile, and those before; zeros for rows that don't count
+        places, stores = places + 2, 2 + keep
+    assert r.wide_loads == places * (student + teacher * soft), r
     to_student = "gradient" in kernel or kernel in ("backward", "backward, all three")
     to_teacher = kernel in ("backward, teacher", "backward, all three")
-    assert r.wide_stores == to_student * student + to_teacher * teacher, r
+    assert r.wide_stores == stores * (to_student * student + to_teacher * teacher), r
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32", "fp64"])
@@ -113,8 +118,9 @@ def test_arithmetic_leaves_memory_the_bottleneck(kernel, divergence, label_weigh
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("divergence", ["kl", "js"])
 def test_look_back_waits_before_it_reads_and_writes_before_it_arrives(divergence, architecture):
-    """In the order of the instructions: what a part leaves, a fence, its arrival; later a load that
-    is ordered before whatever follows it (and empties L1), then what other parts left."""
+    """In the order of the instructions, for each of a row's sums: what a part leaves, a fence, its
+    arrival; what the last to arrive reads, with L1 emptied, and leaves, a fence, its arrival; a
+    wait that empties L1, and what is read then."""
     binary = compiled("forward + gradient", architecture, "bf16", divergence, 0.0, MAX_BLOCK)
     listing, _ = loops(disassembly(binary.asm["cubin"]))
 
@@ -132,13 +138,17 @@ def test_look_back_waits_before_it_reads_and_writes_before_it_arrives(divergence
     asked = places(r"\bLDG", forward.load_states), places(r"\bLDG", forward.join_sums)
     fences, arrivals = places(r"\bMEMBAR\S*GPU"), places(r"\b(RED|ATOM)G?\.E\.ADD\.STRONG\.GPU")
     waits, fresh = places(r"\bLDG?\.E\S*\.STRONG\.GPU"), places(r"\bCCTL\.IVALL")
+    joined = places(r"\bSTG", forward.store_softmaxes), places(r"\bSTG", forward.write_loss)
+    read = places(r"\bLDG", forward.load_softmaxes)
     number, *arrivals = arrivals
     rounds = 1 + (divergence == "js")
-    assert len(arrivals) == len(waits) == rounds
-    assert number < min(kept[0]) and all(kept[i] and asked[i] for i in range(rounds))
-    for i in range(rounds):
-        assert any(max(kept[i]) < fence < arrivals[i] for fence in fences)
-        assert any(arrivals[i] < waits[i] < f < min(asked[i]) for f in fresh)
+    assert len(arrivals) == 2 * len(waits) == 2 * rounds
+    assert number < min(kept[0]) and all(kept[i] and asked[i] and joined[i] for i in range(rounds))
+    for i, (part, row, wait) in enumerate(zip(arrivals[::2], arrivals[1::2], waits, strict=True)):
+        assert any(max(kept[i]) < fence < part for fence in fences)
+        assert any(part < f < min(asked[i]) for f in fresh)
+        assert any(max(joined[i]) < fence < row for fence in fences)
+        assert any(row < wait < f < min(r for r in read if r > wait) for f in fresh)
 
 
 @pytest.mark.parametrize("kernel", [k for k, (f, _) in KERNELS.items() if "mix" in f.arg_names])

@@ -76,7 +76,7 @@ def test_without_a_gpu_it_refuses(tmp_path, capsys):
 def test_a_checkout_that_is_not_installed_has_its_kernels():
     pytest.importorskip("triton")
     code = f"import sys; sys.path += [{sysconfig.get_paths()['purelib']!r}, '.']; "
-    code += "import benchmarks.checkout, kdlab.kernels.launch as l; print(l.__file__)"
+    code += "import benchmarks.tune, kdlab.kernels.launch as l; print(l.__file__)"
     done = subprocess.run(  # -S: without the finders of installed packages
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
     )
