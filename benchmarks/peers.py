@@ -107,7 +107,7 @@ def _kdlab(divergence: str) -> Loss:
 def _kdlab_that_makes_its_gradient(in_forward: bool) -> Callable[[str], Loss]:
     """kdlab with `gradient_in_forward` overruled: these two say what that rule should say."""
 
-    def rule(student: Tensor, *_: Tensor) -> bool:
+    def rule(student: Tensor, *_: object) -> bool:
         return in_forward and student.requires_grad and torch.is_grad_enabled()
 
     def make(divergence: str) -> Loss:

@@ -88,7 +88,7 @@ def _programs(each: int) -> Callable[[torch.device], int]:
 def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run:
     """One call of the loss, or of loss and gradient, with these tiles."""
 
-    def rule(student: Tensor, *_: Tensor) -> bool:
+    def rule(student: Tensor, *_: object) -> bool:
         return kind == "gradient"
 
     def run(i: int) -> object:

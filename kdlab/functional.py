@@ -167,7 +167,7 @@ def distillation_loss(
     if reduction == "none":
         return ops.rows(*operands, *settings)[0].reshape(row_shape)
     share = _share(reduction, denominator, keep, operands[0].shape[0], dtype, student_logits.device)
-    if gradient_in_forward(*operands[:2], operands[4], share):
+    if gradient_in_forward(*operands[:2], operands[4], share, divergence):
         return ops.total(*operands, share, *settings)[0]
     return ops.rows(*operands, *settings)[0].sum() * share
 
@@ -190,17 +190,23 @@ def _share(
     return torch.full((), 1 / (denominator or max(rows, 1)), dtype=dtype, device=device)
 
 
-def gradient_in_forward(student: Tensor, teacher: Tensor, beta: Tensor, share: Tensor) -> bool:
+def gradient_in_forward(
+    student: Tensor, teacher: Tensor, beta: Tensor, share: Tensor, divergence: str
+) -> bool:
     """Whether the student's gradient is made in the forward pass, while its row is still near.
 
     It saves the backward pass's reads: 6 bytes a bf16 logit in all instead of 10. Only where nobody
     else wants a gradient, and not
     - in float16: upstream factors (a loss scale) come after rounding, too late for its small range;
-    - under torch.compile, which cannot give the gradient away without a copy.
-    That it pays on CUDA for rows of every length, since what it reads twice is in L2 the second
-    time (`kernels/lookback.py`), is a prediction: `make gpu-tune` and `make bench` time both ways.
+    - under torch.compile, which cannot give the gradient away without a copy;
+    - for js on CUDA, which is bound by its logarithms rather than by memory.
+    On an H100 it took 0.76 to 0.84 of the time of two passes for kl, reverse_kl and mse with many
+    rows, as long with 8, and 1.21 of it for js: `benchmarks/results`, "kdlab, gradient in forward"
+    and "in backward".
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    if divergence == "js" and student.is_cuda:
         return False
     others = teacher.requires_grad or beta.requires_grad or share.requires_grad
     return student.requires_grad and not others and student.dtype != torch.float16

@@ -121,10 +121,10 @@ def programs_that_fill(device: torch.device) -> int:
 
 
 def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
-    """Multiplications are not fused with additions, so that a product is rounded the same wherever
-    it is used: p − q is 0 where student and teacher agree, and a GPU does the arithmetic that the
-    interpreter tests, but for its approximate functions. For sm_90 that is about one instruction
-    more a logit in kl's sweeps, five in mse's.
+    """The compiler does not fuse multiplications with additions, so that a product is rounded the
+    same wherever it is used, p − q is 0 where student and teacher agree, and a GPU does the
+    arithmetic that the interpreter tests, but for its approximate functions. Where fusing pays and
+    says the same of equals, the kernels ask for it (`tl.fma`).
 
     ptxas sometimes spills a few bytes to make room for one more program. So it is told how many
     registers there are: all with double precision, or where rows start anywhere; in programs of

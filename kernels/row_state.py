@@ -12,9 +12,10 @@ maxima of the logits seen so far, v = 2^(c(z_s − m_s)) and u = 2^(c(z_t − m_
 
 `combine` joins two: when a maximum moves, v shrinks by c_s = 2^(c(m_s − m_s')) and u by c_t, and
 every sum is rescaled by what follows from that. The empty row is `empty`. That is a monoid, so the
-order of joining is free, and its elements may be anything: here each lane of a program gathers the
-classes that it loads by itself (`absorb`: no thread waits for another while the row goes by), the
-lanes join at the end of the row (`collapse`), and so do programs that share a row (`combine`).
+order of joining is free, and its elements may be anything: here they are parts of a row, which
+programs share. Within a part m_s and m_t stay as they are (`gather`). They need not be its largest
+logits: those of one of its tiles will do, unless a later one is so much larger that something
+overflows (`plain`).
 
 The loss comes from sums of u − v rather than from the difference of two large sums, because a
 student near its teacher has u ≈ v and log Z_s − log Z_t or Σp² − 2Σpq + Σq² would cancel away every
@@ -264,7 +265,7 @@ def combine(x, y, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.cons
 
 @triton.jit
 def collapse(x, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
-    """One state from those of the lanes, which are joined in a tree."""
+    """One state from many, in lanes, which are joined in a tree."""
     m_s = tl.max(x[0], 0)
     m_t = tl.max(x[2], 0)
     sums = rescaled(x, finite_max(m_s), finite_max(m_t), c, DIVERGENCE, SOFT, HARD)
