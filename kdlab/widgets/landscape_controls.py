@@ -8,6 +8,7 @@ import ipywidgets
 from kdlab.widgets import landscape_view, look
 from kdlab.widgets.beta_numbers import DIVERGENCES, loss_name
 from kdlab.widgets.descent import Descent
+from kdlab.widgets.later import Later
 from kdlab.widgets.one_thread import OneThread
 from kdlab.widgets.surface import Minimum, Surface
 
@@ -47,6 +48,9 @@ class LandscapeControls:
                 ticks[-1].item(),
                 0.1,
                 "230px",
+                # One message, when the handle is let go: while one is not answered, the page keeps
+                # later ones back, and the click on the button would overtake them.
+                continuous_update=False,
             )
             for name, ticks in (("a", surface.a), ("b", surface.b))
         )
@@ -63,9 +67,19 @@ class LandscapeControls:
         thread.link(landscape, "hold_colours", self.hold)
         thread.link(landscape, "learning_rate", self.rate)
         thread.link(landscape, "running", self.run)
-        thread.on_click(self.drop_button, lambda: self.drop(self.a.value, self.b.value))
-        thread.on_click(self.step_button, lambda: landscape.descend(1))
-        thread.on_click(self.clear_button, landscape.clear)
+        # A little later, since another thread may be about to bring where a slider stands.
+        self.drop_soon = Later(lambda: self.drop(self.a.value, self.b.value))
+        thread.on_click(self.drop_button, self.drop_soon.soon)
+        thread.on_click(self.step_button, self._step)
+        thread.on_click(self.clear_button, self._clear)
+
+    def _step(self) -> None:
+        self.drop_soon.now()
+        self._landscape.descend(1)
+
+    def _clear(self) -> None:
+        self.drop_soon.cancel()
+        self._landscape.clear()
 
     def drop(self, a: float, b: float) -> None:
         """Drop a student and let it descend, as a click or the button asks."""

@@ -203,6 +203,8 @@ class LossLandscape(ipywidgets.VBox):
         for later in ("_isolines_later", "_minimum_later"):
             if hasattr(self, later):
                 getattr(self, later).cancel()
+        if hasattr(self, "_controls"):
+            self._controls.drop_soon.cancel()
         super().close()
 
     def __repr__(self) -> str:

@@ -177,7 +177,9 @@ def check_dropped(widget: Locator, a: float, b: float) -> None:
 
     def starts_there() -> None:
         path = marks.lines(widget.locator(".kdlab-landscape")).get("rgb(0, 0, 0)")
-        assert path and path[0] == pytest.approx((a, b), abs=0.12)
+        assert path and path[0] == pytest.approx((a, b), abs=0.12), (
+            f"dropped at {(a, b)}, path from {path and path[0]}"
+        )
 
     eventually(starts_there)
 

@@ -1,5 +1,7 @@
 """LossLandscape, KernelStepper, DistillationRace and BetaSweep in JupyterLab, in one notebook."""
 
+import time
+
 import pytest
 
 from kdlab.widgets.row_examples import example_rows
@@ -8,6 +10,8 @@ from tests.browser.controls import (
     BETA,
     accessible_controls,
     check_legible_at_700_pixels,
+    click,
+    drag,
     expect_text,
     handle,
     moved,
@@ -40,6 +44,24 @@ def test_every_control_has_a_name_and_tab_reaches_it(notebook, css_class):
 def test_every_control_moves_the_marks_to_the_librarys_numbers(notebook, css_class, artifact):
     instruments.use(css_class, notebook.widget, instruments.RACE, instruments.SWEEP)
     notebook.widget(css_class).screenshot(path=artifact(f"{css_class}.png"))
+
+
+def test_a_student_is_dropped_where_the_sliders_are_while_the_kernel_hangs(notebook):
+    """The page keeps a slider's later messages back while an earlier one is not answered."""
+    widget = notebook.widget(landscape.CLASS)
+    sliders = [handle(widget, name) for name in (landscape.DROP_A, landscape.DROP_B)]
+    for slider in sliders:
+        slider.press("Home")
+    notebook.run(
+        "import os, subprocess\n"
+        "hang = 'sleep 1; kill -STOP {0}; sleep 6; kill -CONT {0}'.format(os.getpid())\n"
+        "_ = subprocess.Popen(hang, shell=True)"
+    )
+    time.sleep(2)
+    a, b = (moved(slider, lambda slider=slider: drag(slider, 25)) for slider in sliders)
+    click(widget, "Drop a student")
+    landscape.check_dropped(widget, a, b)
+    click(widget, "Clear")
 
 
 def test_what_the_page_asks_for_is_done_in_the_main_thread(notebook):
