@@ -27,9 +27,11 @@ def newest(folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
     """(file name without suffix, record) of the newest run of each device, GPUs first."""
     found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
+        if path.name.startswith(("tiles-", "counters-")):
+            continue  # what `benchmarks.tune` and a profiler found is for developers
         record = json.loads(path.read_text())
-        if path.name.startswith("tiles-") or record["settings"]["quick"]:
-            continue  # what `benchmarks.tune` found is for developers
+        if record["settings"]["quick"]:
+            continue
         device = record["device"]["type"], record["device"]["name"]
         if device not in found or record["date"] >= found[device][1]["date"]:
             found[device] = path.stem, record
