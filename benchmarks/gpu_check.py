@@ -56,8 +56,10 @@ def stages(out: Path, dry: bool) -> list[Stage]:
     python = [sys.executable, "-m"]
     plugins = ["-p", "benchmarks.checkout", "-p", "benchmarks.deadline"]
     pytest = [*python, "pytest", *plugins, "-q", "-o", "addopts=-ra"]
+    by_file: list[str] = []
     if importlib.util.find_spec("xdist") is not None:
         pytest += ["-n", str(min(8, cores()))]
+        by_file = ["--dist", "loadfile"]  # a notebook's cells need each other
     absent = [name for name in NOTEBOOK_NEEDS if importlib.util.find_spec(name) is None]
     notebooks = "notebooks/00_start_here.ipynb" if dry else "notebooks"
 
@@ -67,7 +69,7 @@ def stages(out: Path, dry: bool) -> list[Stage]:
     def course(seconds: float) -> list[str]:
         cell = f"--nbval-cell-timeout={max(10, int(seconds))}"
         report = f"--junitxml={out / 'notebooks.xml'}"
-        return [*pytest, "--nbval", "--nbval-current-env", cell, notebooks, report]
+        return [*pytest, *by_file, "--nbval", "--nbval-current-env", cell, notebooks, report]
 
     def bench(seconds: float) -> list[str]:
         # A case takes up to half a minute: start none that could not end.

@@ -112,7 +112,6 @@ def gather_part(
     teacher,
     begin,
     last,
-    end,
     m_s,
     m_t,
     s,
@@ -127,14 +126,14 @@ def gather_part(
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """The state of the columns from begin to end about m_s and m_t; s and t are the last tile."""
+    """A part's state about m_s and m_t: full tiles from begin to last, then the tile s, t."""
     f_s = finite_max(m_s)
     f_t = finite_max(m_t)
     sums = gather(no_sums(BLOCK // VECTOR, ACC), s, t, f_s, f_t, c, DIVERGENCE, SOFT, HARD, True,
                   False)  # fmt: skip
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for start in range(begin, last, BLOCK):
-        s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT, FULL=True)
+        s, t = load_tile(student, teacher, start + offsets, last, ACC, SOFT, FULL=True)
         sums = gather(sums, s, t, f_s, f_t, c, DIVERGENCE, SOFT, HARD, CAREFUL, False)
     return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
 
@@ -156,26 +155,27 @@ def sweep(
 ):
     """The state of the columns from begin to end of one row.
 
-    About the largest logits of one tile, since a search for the largest of all, tile by tile, costs
-    as many instructions as the sums. In the rare case that these won't do it is made after all.
+    About the largest logits of one tile: following the largest of all from tile to tile, and asking
+    each whether it is −∞, doubled kl's instructions. In the rare case that these won't do, the
+    largest of all are looked for first, and the sums are made with care.
     """
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     last = last_tile(begin, end, BLOCK)
     s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
     m_s, m_t = maxima(s, t)
     state = gather_part(
-        student, teacher, begin, last, end, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, False, ACC,
-        BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        student, teacher, begin, last, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, False, ACC, BLOCK,
+        VECTOR, ALIGNED)  # fmt: skip
     if not plain(state, DIVERGENCE, SOFT, HARD):
         for start in range(begin, last, BLOCK):
-            s, t = load_tile(student, teacher, start + offsets, end, ACC, SOFT, FULL=True)
+            s, t = load_tile(student, teacher, start + offsets, last, ACC, SOFT, FULL=True)
             more_s, more_t = maxima(s, t)
             m_s = tl.maximum(m_s, more_s)
             m_t = tl.maximum(m_t, more_t)
         s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
         state = gather_part(
-            student, teacher, begin, last, end, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, True,
-            ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+            student, teacher, begin, last, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, True, ACC,
+            BLOCK, VECTOR, ALIGNED)  # fmt: skip
     return state
 
 

@@ -62,7 +62,7 @@ def sweep_tile(sizes: tuple[int, ...]) -> Tile:
 
     Small programs, so that many share a multiprocessor and some of them always wait for memory
     while others compute; and few warps, since what a program does once, for its part, each of them
-    does: `benchmarks/tune.py` times it.
+    does: `benchmarks/results/tiles-*.json`.
 
     >>> sweep_tile((2, 2)), sweep_tile((4, 4))
     (Tile(block=2048, vector=8, warps=4), Tile(block=1024, vector=4, warps=4))
@@ -101,7 +101,8 @@ def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[
     Parts of up to `PART_TILES` tiles: what a program does once, for its part, costs little beside
     the sweeps, and a part is short enough to wait in L2 for its next sweep. The lag is the least
     that it may be and an eighth of `programs` more, so that fewer have to wait: notebook 07 has a
-    model of it. Both are what an H100 was fastest with, for 128,256 and 32,000 classes.
+    model of it. On an H100 this lag was best or nearly so for 128,256 classes, while 32,000 liked a
+    longer one and smaller tiles better, by 5 % (`benchmarks/results/tiles-*.json`).
 
     >>> lookback_parts(8192, 128_256, 2048, 528), lookback_parts(8, 262_144, 2048, 528)
     ((16, 8192, 81), (64, 4096, 129))

@@ -95,7 +95,7 @@ def gather(
 ):
     """Sums x, ten a lane, and a tile of logits more, (lanes, k), about m_s and m_t (not −∞).
 
-    CAREFUL: logits may be −∞. Else the sums are NaN then.
+    CAREFUL: logits may be −∞. Else a and sq may be NaN then; the other sums are right all the same.
     """
     z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:

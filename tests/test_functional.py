@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import kdlab
 from kdlab import reference
+from kdlab.functional import default_backend
 from tests.oracle import DIVERGENCES, error, gradients, oracle, peer
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -317,6 +318,18 @@ def test_errors_name_the_argument(name, error_type, arguments):
 def test_a_beta_tensor_that_is_not_positive_gives_nan():
     loss = kdlab.distillation_loss(S, T, beta=torch.tensor([0.0, 1.0]), reduction="none")
     assert loss.isnan().tolist() == [True, False]
+
+
+def test_whether_triton_is_there_is_not_asked_again(monkeypatch):
+    """torch.compile cannot trace the question (PyTorch 2.11)."""
+
+    def find_spec(name):
+        raise AssertionError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    assert default_backend(torch.device("cpu")) == "torch"
+    with pytest.raises(ValueError, match="backend"):  # on the CPU: Triton is no question
+        kdlab.distillation_loss(torch.zeros(1, 2), torch.zeros(1, 2), backend="triton")
 
 
 def test_soften():

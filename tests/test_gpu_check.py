@@ -66,6 +66,12 @@ def test_every_stage_leaves_the_next_its_time(tmp_path):
     assert tests.leave >= 150 and notebooks.leave >= 150 and gpu_check.TOTAL_SECONDS <= 540
 
 
+def test_the_cells_of_a_notebook_run_in_one_process(tmp_path):
+    pytest.importorskip("xdist")
+    found = gpu_check.run(gpu_check.stages(tmp_path, dry=True)[1], 120, tmp_path)
+    assert found["status"] == "passed" and found["tests"] > 5 and not found["failed"]
+
+
 def test_without_a_gpu_it_refuses(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

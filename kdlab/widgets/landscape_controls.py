@@ -66,9 +66,10 @@ class LandscapeControls:
         thread.link(landscape, "temperature_scaling", self.scaling)
         thread.link(landscape, "hold_colours", self.hold)
         thread.link(landscape, "learning_rate", self.rate)
-        thread.link(landscape, "running", self.run)
         # A little later, since another thread may be about to bring where a slider stands.
         self.drop_soon = Later(lambda: self.drop(self.a.value, self.b.value))
+        thread.observe(self.run, lambda _: self.drop_soon.now())
+        thread.link(landscape, "running", self.run)
         thread.on_click(self.drop_button, self.drop_soon.soon)
         thread.on_click(self.step_button, self._step)
         thread.on_click(self.clear_button, self._clear)

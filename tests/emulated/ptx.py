@@ -32,12 +32,13 @@ COMPARE = {
     "gt": np.greater,
     "ge": np.greater_equal,
     "nan": lambda a, b: np.isnan(a) | np.isnan(b),
+    "num": lambda a, b: ~(np.isnan(a) | np.isnan(b)),
 }
 COMPARE |= {  # true where one is NaN
     f"{name}u": lambda a, b, of=of: of(a, b) | np.isnan(a) | np.isnan(b)
     for name, of in COMPARE.items()
-    if name != "nan"
-} | {"num": lambda a, b: ~(np.isnan(a) | np.isnan(b))}
+    if name not in ("nan", "num")
+}
 
 
 class Memory:

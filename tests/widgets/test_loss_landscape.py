@@ -129,6 +129,29 @@ def test_a_click_drops_a_student_that_descends_while_other_work_goes_on(landscap
     assert landscape.state["path"][0] == pytest.approx((0.3, 0.1))
 
 
+def test_what_is_asked_right_after_a_drop_comes_after_it(landscape):
+    controls = landscape._controls
+
+    async def press(*buttons):
+        for button in buttons:
+            button.click()
+        at_once = landscape.state["steps"], landscape.running
+        await asyncio.sleep(0.2)
+        landscape.running = False
+        return at_once
+
+    async def run():
+        assert await press(controls.drop_button, controls.step_button) == (1, True)
+        assert await press(controls.drop_button, controls.clear_button) == (0, False)
+        assert not landscape._descent
+        controls.drop_button.click()
+        controls.run.value = True
+        assert landscape._descent and landscape.running
+        landscape.running = False
+
+    asyncio.run(run())
+
+
 def test_an_exception_in_the_descent_is_shown(landscape, monkeypatch):
     async def run():
         landscape.drop(0, 0)
