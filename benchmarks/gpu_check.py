@@ -36,7 +36,8 @@ from benchmarks.run import cores, environment, write
 
 TOTAL_SECONDS = 540
 MARGIN = 15  # for start-up and for ending a stage that overruns
-NOTEBOOK_NEEDS = ("nbval", "ipykernel", "ipywidgets", "bqplot", "matplotlib", "sklearn", "mnist1d")
+NOTEBOOK_NEEDS = ("nbval", "ipykernel", "ipywidgets", "bqplot", "bqplot_image_gl", "contourpy")
+NOTEBOOK_NEEDS += ("anywidget", "matplotlib", "sklearn", "mnist1d", "gymnasium", "tqdm")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def stages(out: Path, dry: bool) -> list[Stage]:
             150,
             course,
             missing=f"not installed: {', '.join(absent)}" if absent else "",
+            # Machines without a display often have another one set.
+            environment=(("MPLBACKEND", "module://matplotlib_inline.backend_inline"),),
         ),
         Stage("benchmark", TOTAL_SECONDS, 0, bench),
     ]

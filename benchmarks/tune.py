@@ -10,8 +10,10 @@ beside each other and beside a copy of the bytes that each must move, and writes
     gradient    value and gradient in one launch: the same, tiles a part, and the lag
     backward    the value, and the gradient in a backward pass: that pass's tile
     shared      few rows: programs a multiprocessor that share them
+    waves       a candidate for value and gradient in one launch: `waves.py`
 
---dry-run goes through all of it at tiny sizes; with TRITON_INTERPRET=1, on a CPU.
+--dry-run goes through all of it at tiny sizes; with TRITON_INTERPRET=1, on a CPU, all but the
+candidate, whose programs wait for each other.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,17 +38,18 @@ from benchmarks import checkout  # noqa: F401  (before kdlab.kernels is looked f
 from kdlab.kernels import launch
 from kdlab.kernels.launch import Tile
 
+from benchmarks import waves
 from benchmarks.cases import DTYPES, Case
 from benchmarks.measure import Inputs, Run, copy_run, interleaved
 from benchmarks.run import RESULTS, attempt, environment, quartiles, write
 from kdlab import distillation_loss, functional
 
 CASES = (
-    ("sweep gradient backward", Case("kl", "bf16", 16384, 32000)),
-    ("sweep gradient backward", Case("kl", "bf16", 8192, 128256)),
+    ("waves sweep gradient backward", Case("kl", "bf16", 16384, 32000)),
+    ("waves sweep gradient backward", Case("kl", "bf16", 8192, 128256)),
     ("shared", Case("kl", "bf16", 8, 262144)),
     ("shared", Case("kl", "bf16", 64, 128256)),
-    ("sweep gradient backward", Case("kl", "fp32", 8192, 32000)),
+    ("waves sweep gradient backward", Case("kl", "fp32", 8192, 32000)),
     ("sweep backward", Case("js", "bf16", 8192, 32000)),
     ("sweep gradient backward", Case("kl", "bf16", 8192, 50257)),
 )
@@ -59,6 +63,14 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if kind == "shared":
         for programs in (1, 2, 4, 8, 16):
             yield f"{programs} a multiprocessor", {"programs_that_fill": _programs(programs)}
+        return
+    if kind == "waves":
+        for warps, tiles in product((4, 8), (1, 2, 4)):
+            tile = Tile(64 * warps * vector, vector, warps)
+            for each in (16 // warps, 24 // warps, 32 // warps):  # programs a multiprocessor
+                way = partial(waves.looking_back, part_tiles=tiles, each=each)
+                shape = {"sweep_tile": lambda *_, tile=tile: tile, "_looking_back": way}
+                yield f"{tile.block}, {warps} warps, {tiles} a part, {each} programs", shape
         return
     place = "whole_tile" if kind == "backward" else "sweep_tile"
     for warps, loads in product((4, 8, 16, 32), (1, 2)):
@@ -89,7 +101,7 @@ def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run
     """One call of the loss, or of loss and gradient, with these tiles."""
 
     def rule(student: Tensor, *_: object) -> bool:
-        return kind == "gradient"
+        return kind in ("gradient", "waves")
 
     def run(i: int) -> object:
         student, teacher = inputs.student[i % inputs.count], inputs.teacher[i % inputs.count]
@@ -155,6 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in kinds.split():
             if time.perf_counter() - began > options.seconds:
                 print(f"{kind} {case}: out of time")
+                continue
+            if kind == "waves" and device.type != "cuda":
+                print(f"{kind} {case}: only on a GPU, where all programs run at once")
                 continue
             table = tune(kind, case, device, rounds, seconds)
             record["tables"].append(table)

@@ -15,6 +15,7 @@ from kdlab.kernels.row_state import (
     LOG2_E,
     MSE_LOGITS,
     TV,
+    across,
     collapse,
     combine,
     empty,
@@ -207,7 +208,8 @@ def spread_sweep(
         dot_s += more_s
         dot_t += more_t
         soft += more_soft
-    return tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
+    dot_s, dot_t, soft, _soft = across(dot_s, dot_t, soft, soft)
+    return dot_s, dot_t, soft
 
 
 @triton.jit
@@ -334,7 +336,7 @@ def forward_kernel(
         if ONE_TILE:
             _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, True)
             dot_s, dot_t, soft = spread(q, p, mix, DIVERGENCE)
-            dot_s, dot_t, soft = tl.sum(dot_s, 0), tl.sum(dot_t, 0), tl.sum(soft, 0)
+            dot_s, dot_t, soft, _soft = across(dot_s, dot_t, soft, soft)
         else:
             dot_s, dot_t, soft = spread_sweep(
                 student, teacher, 0, end, c, softmaxes, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED

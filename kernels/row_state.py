@@ -129,7 +129,7 @@ def gather(
 @triton.jit
 def maxima(s, t):
     """The largest logit of a tile, (lanes, k), of each side."""
-    return tl.max(tl.max(s, 1), 0), tl.max(tl.max(t, 1), 0)
+    return tl.split(tl.max(tl.join(tl.max(s, 1), tl.max(t, 1)), 0))
 
 
 @triton.jit
@@ -178,31 +178,36 @@ def with_maxima(m_s, m_t, sums):
 def total(sums, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
     """The ten sums over all lanes (in a tree); those that nobody asks for are 0."""
     z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1 = sums
-    SOFTMAX: tl.constexpr = SOFT and DIVERGENCE != MSE_LOGITS
-    ENTROPY: tl.constexpr = SOFT and (DIVERGENCE == KL or DIVERGENCE == REVERSE_KL)
-    SQUARES: tl.constexpr = SOFT and DIVERGENCE == MSE
-    return (
-        across(z_s, SOFTMAX),
-        across(z_t, SOFTMAX),
-        across(w, ENTROPY or SQUARES),
-        across(a, ENTROPY),
-        across(uu, SQUARES),
-        across(vv, SQUARES),
-        across(ww, SQUARES),
-        across(wv, SQUARES),
-        across(sq, SOFT and DIVERGENCE == MSE_LOGITS),
-        across(z_1, HARD),
-    )
+    none = tl.zeros((), z_s.dtype)
+    if SOFT and DIVERGENCE != MSE_LOGITS:
+        z_s, z_t, w, a = across(z_s, z_t, w, a)
+    else:
+        z_s, z_t, w, a = none, none, none, none
+    if SOFT and DIVERGENCE == MSE:
+        uu, vv, ww, wv = across(uu, vv, ww, wv)
+    else:
+        uu, vv, ww, wv = none, none, none, none
+    if SOFT and DIVERGENCE == MSE_LOGITS:
+        sq = tl.sum(sq, 0)
+    else:
+        sq = none
+    if HARD:
+        z_1 = tl.sum(z_1, 0)
+    else:
+        z_1 = none
+    return z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1
 
 
 @triton.jit
-def across(x, USED: tl.constexpr):
-    """Σ x over the lanes, or 0 without asking them."""
-    if USED:
-        out = tl.sum(x, 0)
+def across(a, b, c, d):
+    """Four sums over the lanes; at once, where warps would wait for each other for every sum."""
+    if a.shape[0] > 32:
+        ab, cd = tl.split(tl.sum(tl.join(tl.join(a, b), tl.join(c, d)), 0))
+        a, b = tl.split(ab)
+        c, d = tl.split(cd)
     else:
-        out = tl.zeros((), x.dtype)
-    return out
+        a, b, c, d = tl.sum(a, 0), tl.sum(b, 0), tl.sum(c, 0), tl.sum(d, 0)
+    return a, b, c, d
 
 
 @triton.jit

@@ -145,7 +145,7 @@ class Block:
                 continue
             if name.startswith("bar") and (ways or not here.all()):
                 raise RuntimeError("a barrier that not all threads reach together")
-            contended = name.startswith("atom") or "acquire" in name
+            contended = name.startswith("atom") or "acquire" in name or "volatile" in name
             if contended:
                 yield
             if active.any():
@@ -213,12 +213,14 @@ class Block:
         elif base == "shfl":
             self.shuffle(modifiers, operands, active)
         elif base == "redux":
-            assert modifiers == ["sync", "max", "f32"] and active.all(), "another kind of redux"
-            lanes = self.read(operands[1], "f32").reshape(-1, WARP)
-            most = np.fmax.reduce(lanes, axis=1)
+            assert modifiers[:2] == ["sync", "max"] and active.all(), "another kind of redux"
+            lanes = self.read(operands[1], kind).reshape(-1, WARP)
+            most = np.fmax.reduce(lanes, axis=1)  # NaN loses
             self.write(operands[0], np.repeat(most, WARP), active)
         elif base == "ldmatrix":
-            self.load_matrices(modifiers, operands, active)
+            self.matrices(modifiers, *operands, active=active)
+        elif base == "stmatrix":
+            self.matrices(modifiers, operands[1], operands[0], active=active, store=True)
         elif base not in ("bar", "createpolicy"):
             self.write(operands[0], self.compute(base, modifiers, operands[1:]), active)
 
@@ -297,17 +299,27 @@ class Block:
         lanes = np.arange(active.size) ^ int(number(operands[2]) or 0)
         self.write(operands[0], self.read(operands[1], "b32")[lanes], active)
 
-    def load_matrices(self, modifiers: list[str], operands: list[str], active: np.ndarray) -> None:
+    def matrices(
+        self,
+        modifiers: list[str],
+        registers: str,
+        place: str,
+        *,
+        active: np.ndarray,
+        store: bool = False,
+    ) -> None:
         """Matrices of 8 × 8 half words a warp: thread 8 i + j has the address of row j of the i-th,
-        and thread t gets 4 bytes of row t / 4 of each."""
+        and thread t has or gets 4 bytes of row t / 4 of each."""
         assert modifiers[:3] == ["sync", "aligned", "m8n8"] and "trans" not in modifiers
-        targets = split(operands[0].strip("{} "))
-        address = self.address(operands[1], "u32")
+        address = self.address(place, "u32")
         thread = np.arange(active.size)
-        for i, target in enumerate(targets):
+        for i, register in enumerate(split(registers.strip("{} "))):
             row = address[thread // WARP * WARP + 8 * i + thread % WARP // 4] + 4 * (thread % 4)
             content, index = self.shared.place(row.astype(np.uint64), 4, 1)
-            self.write(target, content[index], active)
+            if store:
+                content[index] = self.read(register, "b32")
+            else:
+                self.write(register, content[index], active)
 
     def address(self, operand: str, kind: str) -> np.ndarray:
         pointer, _, offset = operand.strip("[] ").partition("+")
@@ -332,8 +344,7 @@ class Block:
         memory = self.shared if shared else self.memory
         content, index = memory.place(address[active], width, len(registers))
         if base == "atom":
-            assert "add" in modifiers, "another kind of atomic operation"
-            self.atomic_add(content, index, operands, active)
+            self.atomic(modifiers, content, index, operands, active)
             return
         for i, register in enumerate(registers):
             if base == "st":
@@ -345,14 +356,20 @@ class Block:
                 loaded[active] = content[index + i]
                 self.write(register, loaded, active)
 
-    def atomic_add(
-        self, content: np.ndarray, index: np.ndarray, operands: list[str], active: np.ndarray
+    def atomic(
+        self,
+        modifiers: list[str],
+        content: np.ndarray,
+        index: np.ndarray,
+        operands: list[str],
+        active: np.ndarray,
     ) -> None:
+        assert "add" in modifiers or "exch" in modifiers, "another kind of atomic operation"
         old = np.zeros(active.shape, content.dtype)
         values = np.broadcast_to(self.read(operands[2], f"u{content.itemsize * 8}"), active.shape)
         for thread, place in zip(np.flatnonzero(active), index, strict=True):
             old[thread] = content[place]
-            content[place] += values[thread]
+            content[place] = values[thread] + (old[thread] if "add" in modifiers else 0)
         self.write(operands[0], old, active)
 
 
@@ -365,6 +382,12 @@ def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind == "f":
         return a / b
     return np.trunc(a.astype(np.float64) / b)  # towards zero
+
+
+def bit_field(x: np.ndarray, at: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """`count` bits from `at` on; of a signed number, the last of them is the sign."""
+    above = x.dtype.type(x.dtype.itemsize * 8) - count
+    return x << (above - at) >> above
 
 
 COMPUTE: dict[str, Callable[..., np.ndarray]] = {
@@ -385,7 +408,7 @@ COMPUTE: dict[str, Callable[..., np.ndarray]] = {
     "ex2": lambda x: np.exp2(x.astype(np.float64)),
     "rsqrt": lambda x: 1 / np.sqrt(x.astype(np.float64)),
     "rcp": lambda x: 1 / x,
-    "bfe": lambda x, at, count: (x >> at) & ((1 << count) - 1),  # unsigned
+    "bfe": bit_field,
 }
 
 
