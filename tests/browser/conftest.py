@@ -17,7 +17,8 @@ SIZE = {"width": 1280, "height": 1000}
 def pytest_collection_modifyitems(items):
     """For pytest-xdist's `--dist loadgroup`: a widget's tests share their page, so they stay in
     one process; the notebooks go to whichever is free. (With pytest 9.2, xdist 3.8 overlooks the
-    groups: then each process opens a page of its own, which takes longer and is as right.)"""
+    groups, hence 9.1 in constraints.txt: else each process opens a page of its own, which takes
+    longer and is as right.)"""
     for item in items:
         if item.path.parent == Path(__file__).parent and "test_notebooks" not in item.path.name:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
