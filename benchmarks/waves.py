@@ -1,4 +1,4 @@
-"""A candidate for `kernels/lookback.py`, not yet timed on a GPU: nothing is read twice from L2.
+"""A candidate for `kernels/lookback.py`, not yet timed on a GPU: its second read is meant for L1.
 
 On an H100 what held look-back at 80 % of a copy's speed was the link between the two halves of L2,
 which the second read of every logit crosses as often as the first
