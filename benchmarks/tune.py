@@ -21,7 +21,7 @@ import datetime
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import product
@@ -62,7 +62,10 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
     vector = 16 // DTYPES[dtype].itemsize
     if kind == "shared":
         for programs in (1, 2, 4, 8, 16):
-            yield f"{programs} a multiprocessor", {"programs_that_fill": _programs(programs)}
+            yield (
+                f"{programs} a multiprocessor",
+                {"programs_that_fill": partial(waves.programs_at_once, each=programs)},
+            )
         return
     if kind == "waves":
         for warps, tiles in product((4, 8), (1, 2, 4)):
@@ -85,16 +88,7 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if kind == "gradient":  # the lag follows from it
         for programs in (1, 2, 8, 16, 32):
             name = f"lag of {programs / 8:g} a multiprocessor"
-            yield name, {"programs_that_fill": _programs(programs)}
-
-
-def _programs(each: int) -> Callable[[torch.device], int]:
-    def programs(device: torch.device) -> int:
-        if device.type != "cuda":
-            return each
-        return each * torch.cuda.get_device_properties(device).multi_processor_count
-
-    return programs
+            yield name, {"programs_that_fill": partial(waves.programs_at_once, each=programs)}
 
 
 def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run:

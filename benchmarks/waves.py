@@ -247,13 +247,15 @@ def looking_back(
     rows, classes = student.shape
     part_size = part_tiles * tile.block
     parts = triton.cdiv(classes, part_size)
-    programs = each * _multiprocessors(student.device)
+    programs = programs_at_once(student.device, each)
     uses = USES[settings.divergence] if settings.soft else ()
     uses += ("m_s", "z_1") if settings.hard else ()
     if parts > programs:
         raise ValueError(f"{parts} parts a row, but only {programs} programs at a time")
     n_states = rows * parts * len(FIELDS)
-    words = torch.full((n_states + 8 * rows,), -1, dtype=torch.int32, device=loss.device)
+    words = torch.full(
+        (n_states + ROW_WORDS.value * rows,), UNWRITTEN.value, dtype=torch.int32, device=loss.device
+    )
     waves_kernel[(programs,)](
         student,
         teacher,
@@ -290,7 +292,8 @@ def looking_back(
     )
 
 
-def _multiprocessors(device: torch.device) -> int:
+def programs_at_once(device: torch.device, each: int) -> int:
+    """`each` on every multiprocessor; elsewhere that many in all."""
     if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
+        return each
+    return each * torch.cuda.get_device_properties(device).multi_processor_count

@@ -68,6 +68,7 @@ class LandscapeControls:
         thread.link(landscape, "learning_rate", self.rate)
         # A little later, since another thread may be about to bring where a slider stands.
         self.drop_soon = Later(lambda: self.drop(self.a.value, self.b.value))
+        # Before the link, so that a descent begins where a student is about to be dropped.
         thread.observe(self.run, lambda _: self.drop_soon.now())
         thread.link(landscape, "running", self.run)
         thread.on_click(self.drop_button, self.drop_soon.soon)

@@ -86,7 +86,22 @@ def test_nan_is_told():
     assert loss.isnan() and grad[0].isnan().all() and grad[1].isfinite().all()
 
 
-def test_the_tuner_calls_it(monkeypatch):
+def test_nothing_empties_l1(monkeypatch):
+    """No acquire and no fence, of which each would."""
+    names = []
+    run = Launcher.run
+
+    def spy(self, programs):
+        names.extend(name for _, _, name, _ in self.code.instructions)
+        run(self, programs)
+
+    monkeypatch.setattr(Launcher, "run", spy)
+    loss_and_grad(*torch.randn(2, 1, 300))
+    assert any("relaxed" in name for name in names)
+    assert not any("acq" in name or name.startswith(("fence", "membar")) for name in names)
+
+
+def test_the_tuner_calls_it():
     """As `make gpu-tune` does, but for the sizes."""
     case = Case("kl", "bf16", 2, 304)
     inputs = Inputs(case, torch.device("cpu"))
