@@ -24,7 +24,8 @@ app: .venv/lab.stamp  ## serve the laboratory, the widgets on a page without cod
 	cd notebooks && ../$(BIN)/voila laboratory.ipynb $(APP_ARGS)
 
 .PHONY: test
-test: test-python test-interpreter test-notebooks test-browser  ## make .venv, install, run all tests
+test: BROWSER_TESTS := -m "not long"
+test: test-python test-interpreter test-notebooks test-browser  ## make .venv, install, run the tests
 
 .PHONY: test-python
 test-python: .venv/dev.stamp
@@ -43,7 +44,7 @@ test-notebooks: .venv/dev.stamp
 .PHONY: test-browser
 test-browser: .venv/dev.stamp  ## open JupyterLab and the laboratory in Chromium and use them
 	rm -rf test-artifacts
-	$(TWO_AT_A_TIME) --dist loadgroup tests/browser -k "not test_latency or beta-explorer"
+	$(TWO_AT_A_TIME) --dist loadgroup tests/browser -k "not test_latency or beta-explorer" $(BROWSER_TESTS)
 
 .PHONY: widget-latency
 widget-latency: .venv/dev.stamp  ## measure how fast a widget follows its slider, in Chromium

@@ -7,7 +7,8 @@ table; `tests/test_compile.py` holds the kernels to it.
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -94,8 +95,7 @@ _ALIGNED = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What one compiled kernel takes: registers a thread, bytes spilt, its logit accesses, and the
-    instructions that a logit costs in each sweep."""
+    """What one compiled kernel takes: registers a thread, bytes spilt, its logit accesses."""
 
     kernel: str
     architecture: int
@@ -108,7 +108,14 @@ class Resources:
     spilt_bytes: int
     wide_loads: int
     wide_stores: int
-    instructions: tuple[float, ...]
+    binary: bytes = field(repr=False)
+    bytes_a_logit: int = field(repr=False)
+    logits_a_thread: float = field(repr=False)
+
+    @cached_property
+    def instructions(self) -> list[float]:
+        """How many a logit costs in each sweep, by a disassembly, which takes long."""
+        return per_logit(self.binary, self.bytes_a_logit, self.logits_a_thread)
 
 
 def tile_of(
@@ -200,7 +207,7 @@ def compile_kernel(
         file.flush()
         usage = run_tool("cuobjdump", "-res-usage", file.name)
 
-    def field(name: str) -> int:
+    def number(name: str) -> int:
         match = re.search(rf"\b{name}:(\d+)", usage)
         if match is None:
             raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
@@ -208,8 +215,6 @@ def compile_kernel(
 
     dtypes = dtype, options.get("teacher_dtype") or dtype
     tile = tile_of(kernel, block, divergence, dtypes, options.get("aligned", True))
-    read = BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0)
-    each = tile.block / (32 * tile.warps)
     return Resources(
         kernel,
         architecture,
@@ -218,11 +223,13 @@ def compile_kernel(
         label_weight,
         tile.block,
         tile.warps,
-        registers=field("REG"),
-        spilt_bytes=field("STACK") + field("LOCAL"),
+        registers=number("REG"),
+        spilt_bytes=number("STACK") + number("LOCAL"),
         wide_loads=_wide("ld", binary.asm["ptx"]),
         wide_stores=_wide("st", binary.asm["ptx"]),
-        instructions=tuple(per_logit(binary.asm["cubin"], read, each)),
+        binary=binary.asm["cubin"],
+        bytes_a_logit=BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0),
+        logits_a_thread=tile.block / (32 * tile.warps),
     )
 
 

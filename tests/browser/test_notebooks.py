@@ -5,9 +5,14 @@ import pytest
 from tests.browser.serving import ROOT
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+# More than a minute each, nearly all of it training, which NBVAL has them do once already:
+# `make test` leaves them out here, `make test-browser` does not.
+LONG = {"03_algorithm.ipynb", "05_trends_and_challenges.ipynb", "12_language_model.ipynb"}
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in NOTEBOOKS]
+)
 def test_runs_without_an_error(name, open_notebook, artifact):
     notebook = open_notebook(name)
     try:
