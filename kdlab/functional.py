@@ -165,11 +165,11 @@ def distillation_loss(
         _choose_backend(backend, student_logits),
     )
     if reduction == "none":
-        return ops.rows(*operands, *settings)[0].reshape(row_shape)
+        return ops.call(ops.rows, *operands, *settings)[0].reshape(row_shape)
     share = _share(reduction, denominator, keep, operands[0].shape[0], dtype, student_logits.device)
     if gradient_in_forward(*operands[:2], operands[4], share, divergence):
-        return ops.total(*operands, share, *settings)[0]
-    return ops.rows(*operands, *settings)[0].sum() * share
+        return ops.call(ops.total, *operands, share, *settings)[0]
+    return ops.call(ops.rows, *operands, *settings)[0].sum() * share
 
 
 def _share(
@@ -350,13 +350,13 @@ def _check_labels(
         return None
     counted = labels if keep is None else torch.where(keep, labels, 0)
     flat = counted.reshape(-1).long()
-    outside = (flat < 0) | (flat >= classes)
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        if outside.any():
-            worst = flat[outside][0].item()
-            raise ValueError(f"labels: got {worst}; expected values in [0, {classes})")
+        for worst in flat.aminmax() if len(flat) else ():
+            if not 0 <= worst.item() < classes:
+                raise ValueError(f"labels: got {worst}; expected values in [0, {classes})")
     else:  # a device-side assert: no synchronisation
-        torch._assert_async(~outside.any(), f"labels: expected values in [0, {classes})")
+        inside = ((flat >= 0) & (flat < classes)).all()
+        torch._assert_async(inside, f"labels: expected values in [0, {classes})")
     return flat if label_weight > 0 else None
 
 

@@ -75,7 +75,7 @@ def train_many(
     examples, each = x.shape[-2], torch.arange(students.count).unsqueeze(-1)
     x = x.expand(students.count, *x.shape[-2:])
     order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(students.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(students.parameters(), lr=lr, fused=True)
     steps = max(1, epochs * -(-examples // batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for _ in range(epochs):

@@ -6,12 +6,16 @@
     kdlab::scale_          multiply that gradient by what arrives from above, in place
 
 They have shapes for tracing (`register_fake`) and autograd formulas, so that autograd,
-`torch.compile` and the profiler see opaque steps. `backend` says who computes: "torch"
-(`kdlab.rows`, any device) or "triton" (`kdlab.kernels`: CUDA, or the CPU with TRITON_INTERPRET=1).
+`torch.compile` and the profiler see opaque steps. Where none of these looks on, `call` does the
+same without the dispatcher, whose way to Python and back takes longer than the loss of a small
+batch. `backend` says who computes: "torch" (`kdlab.rows`, any device) or "triton"
+(`kdlab.kernels`: CUDA, or the CPU with TRITON_INTERPRET=1).
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdlab import rows as torch_rows
 from kdlab.rows import STATS, Settings, compute_dtype
@@ -27,8 +31,7 @@ def _implementation(backend: str):
     return torch_rows
 
 
-@torch.library.custom_op("kdlab::rows", mutates_args=(), device_types=_DEVICES)
-def rows(
+def _rows(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor | None,
@@ -47,8 +50,7 @@ def rows(
     return loss, stats
 
 
-@torch.library.custom_op("kdlab::rows_backward", mutates_args=(), device_types=_DEVICES)
-def rows_backward(
+def _rows_backward(
     grad_loss: Tensor,
     student: Tensor,
     teacher: Tensor,
@@ -72,8 +74,7 @@ def rows_backward(
     return backward(grad_loss, student, teacher, labels, keep, beta, stats, settings, wanted)
 
 
-@torch.library.custom_op("kdlab::total", mutates_args=(), device_types=_DEVICES)
-def total(
+def _total(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor | None,
@@ -93,8 +94,7 @@ def total(
     return loss.sum() * scale, stats, gradient
 
 
-@torch.library.custom_op("kdlab::scale_", mutates_args=("gradient",), device_types=_DEVICES)
-def scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
+def _scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
     """gradient *= factor (0-dim), untouched where the factor is 1, as it mostly is."""
     if backend == "triton":
         _implementation(backend).scale_(gradient, factor)
@@ -102,6 +102,16 @@ def scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
         return
     else:
         gradient.mul_(factor)
+
+
+def _register(name: str, function, mutates: tuple[str, ...] = ()):
+    return torch.library.custom_op(name, function, mutates_args=mutates, device_types=_DEVICES)
+
+
+rows = _register("kdlab::rows", _rows)
+rows_backward = _register("kdlab::rows_backward", _rows_backward)
+total = _register("kdlab::total", _total)
+scale_ = _register("kdlab::scale_", _scale_, mutates=("gradient",))
 
 
 def _fake_stats(student: Tensor, teacher: Tensor) -> Tensor:
@@ -178,7 +188,8 @@ def _total_gradient(ctx, grad_total, *_):
         return nothing
     gradient, ctx.gradient = ctx.gradient, None
     if gradient is not None and not torch.is_grad_enabled():  # no second derivative is asked for
-        scale_(gradient, grad_total, ctx.settings[-1])
+        scale = scale_ if _watched(gradient, grad_total) else _scale_
+        scale(gradient, grad_total, ctx.settings[-1])
     else:
         student, teacher, labels, keep, beta, scale, stats = ctx.saved_tensors
         grad_loss = (grad_total * scale).to(stats.dtype).expand(student.shape[0])
@@ -199,3 +210,44 @@ def _total_gradient(ctx, grad_total, *_):
 
 
 total.register_autograd(_total_gradient, setup_context=_save_total)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *inputs):
+        output = _rows(*inputs)
+        _save_rows(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_rows_gradients)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *inputs):
+        output = _total(*inputs)
+        _save_total(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_total_gradient)
+
+
+_FUNCTION = {rows: _Rows, total: _Total}
+
+
+def call(op: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    """op(*arguments) for `rows` or `total`, by the shorter way where nothing but autograd sees."""
+    return (op if _watched(*arguments) else _FUNCTION[op].apply)(*arguments)
+
+
+def _watched(*arguments: Any) -> bool:
+    """Whether something wants to see the operator: a compiler or tracer, a transform of
+    `torch.func`, a mode (of FLOP counters, say), a subclass of Tensor, the profiler."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.profiler._is_profiler_enabled
+        or any(isinstance(x, Tensor) and type(x) not in (Tensor, nn.Parameter) for x in arguments)
+    )

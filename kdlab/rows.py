@@ -126,7 +126,7 @@ def forward(
     c, takes_x = b * LOG2_E, settings.divergence in TAKES_X
 
     def chunk(i: int, j: int, memory: Tensor) -> None:
-        use = Buffers(*memory)
+        use = Buffers(*memory.unbind())
         s, t = student[i:j], teacher[i:j]
         zero = stats.new_zeros(j - i, 1)
         found = [zero] * len(STATS)
@@ -258,7 +258,7 @@ def backward(
     takes_x = for_beta or settings.divergence in TAKES_X
 
     def chunk(i: int, j: int, memory: Tensor) -> None:
-        use = Buffers(*memory)
+        use = Buffers(*memory.unbind())
         b = b_all[i:j]
         g = grad_loss[i:j, None].to(dtype)
         found = stats[:, i:j].unsqueeze(-1).unbind()

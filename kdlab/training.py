@@ -211,7 +211,9 @@ def _steps(
 ) -> Iterator[Step]:
     x_train = data.x_train.to(_device_of(model))
     height = rate(1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=height, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=height, weight_decay=weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, count))
     order = torch.Generator().manual_seed(seed)
     number = 0

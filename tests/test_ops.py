@@ -1,7 +1,11 @@
 """The operators, as PyTorch sees them: schema, fake tensors, autograd registration, compile."""
 
+from typing import ClassVar
+
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdlab
 from kdlab import ops
@@ -63,3 +67,61 @@ def test_compiles_to_one_graph_with_the_same_numbers():
     (grad,) = torch.autograd.grad(compiled, s)
     torch.testing.assert_close(compiled, eager)
     torch.testing.assert_close(grad, expected)
+
+
+class Names(TorchDispatchMode):
+    """The operators that are called while it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.add(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def full_step(student, teacher, labels, **settings):
+    loss = kdlab.distillation_loss(student, teacher, labels, beta=0.5, **settings).sum()
+    return loss.detach(), *torch.autograd.grad(2 * loss, student)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_short_way_gives_the_same_bits_as_the_operators(divergence, reduction):
+    student, teacher, labels, *_ = arguments()
+    settings = dict(divergence=divergence, label_weight=0.4, reduction=reduction)
+    short = full_step(student, teacher, labels, **settings)
+    with Names() as watched:
+        long = full_step(student, teacher, labels, **settings)
+    made, after = ("rows", "rows_backward") if reduction == "none" else ("total", "scale_")
+    assert {f"kdlab::{made}", f"kdlab::{after}"} <= watched.seen
+    assert "aten::exp2.out" not in watched.seen
+    assert all(map(torch.equal, short, long))
+
+
+def test_whoever_looks_on_sees_the_operators():
+    student, teacher, labels, *_ = arguments()
+    graph = make_fx(lambda s: kdlab.distillation_loss(s, teacher))(student)
+    assert any("kdlab.total" in str(node.target) for node in graph.graph.nodes)
+
+    with torch.profiler.profile() as profiler:
+        full_step(student, teacher, labels)
+    assert {"kdlab::total", "kdlab::scale_"} <= {event.name for event in profiler.events()}
+
+    class Logits(torch.Tensor):
+        seen: ClassVar[set[str]] = set()
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            cls.seen.add(str(function))
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    kdlab.distillation_loss(student.as_subclass(Logits), teacher)
+    assert any("kdlab" in name for name in Logits.seen)
+
+
+def test_the_short_way_is_taken():
+    student, teacher, labels, *_ = arguments()
+    loss = kdlab.distillation_loss(student, teacher, labels)
+    assert loss.grad_fn.name() == "_TotalBackward"
