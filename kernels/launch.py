@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
+from kdlab.kernels.differences import difference_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
 from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.row_state import FIELDS, JS, KL, MSE, MSE_LOGITS, REVERSE_KL, TV
@@ -195,6 +196,10 @@ def forward(
         tile = sweep_tile(sizes)
     constants = _constants(settings, keep, dtype)
     if gradient_scale is not None and not one_tile:
+        if settings.divergence == "mse_logits" and not settings.hard:
+            _differences(student, teacher, keep, loss, stats, gradient, gradient_scale, constants,
+                         tile)  # fmt: skip
+            return loss, stats, gradient
         _looking_back(student, teacher, labels, keep, beta, loss, stats, gradient, gradient_scale,
                       settings, constants, tile)  # fmt: skip
         return loss, stats, gradient
@@ -229,6 +234,43 @@ def forward(
             **_sizes(tile, student, teacher),
         )
     return loss, stats, gradient
+
+
+def _differences(
+    student: Tensor,
+    teacher: Tensor,
+    keep: Tensor | None,
+    loss: Tensor,
+    stats: Tensor,
+    gradient: Tensor,
+    gradient_scale: Tensor,
+    constants: dict,
+    tile: Tile,
+) -> None:
+    """Loss and gradient of mse_logits without labels, for rows that are longer than a tile."""
+    rows, classes = student.shape
+    programs = programs_that_fill(student.device)
+    parts, part_size, _ = lookback_parts(rows, classes, tile.block, programs)
+    sums = loss.new_empty(rows, parts)
+    with _device_of(student):
+        difference_kernel[(rows * parts,)](
+            student,
+            teacher,
+            keep,
+            sums,
+            gradient,
+            gradient_scale,
+            student.stride(0),
+            teacher.stride(0),
+            classes,
+            classes,
+            parts,
+            part_size,
+            HAS_KEEP=constants["HAS_KEEP"],
+            ACC=constants["ACC"],
+            **_sizes(tile, student, teacher),
+        )
+    stats.zero_()[STATS.index("soft")] = loss.copy_(sums.sum(-1))
 
 
 def _looking_back(

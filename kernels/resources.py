@@ -15,6 +15,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
+from kdlab.kernels.differences import difference_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
 from kdlab.kernels.instructions import per_logit, run_tool
 from kdlab.kernels.launch import (
@@ -37,6 +38,7 @@ KERNELS = {
     "forward, one tile": (forward_kernel, {"GRADIENT": False, "ONE_TILE": True}),
     "forward + gradient, one tile": (forward_kernel, {"GRADIENT": True, "ONE_TILE": True}),
     "forward + gradient": (lookback_kernel, {}),
+    "forward + gradient, mse_logits": (difference_kernel, {}),
     "part of a row": (part_kernel, {}),
     "second sweep of a part": (spread_kernel, {}),
     "join of the parts": (join_kernel, {}),
@@ -62,6 +64,10 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
     if kernel == "scale in place":  # it knows of none of them
         return (divergence, label_weight, block) == ("kl", 0.5, MAX_BLOCK)
     soft = label_weight < 1
+    if kernel == "forward + gradient, mse_logits":
+        return (divergence, label_weight, block) == ("mse_logits", 0, MAX_BLOCK)
+    if kernel == "forward + gradient" and divergence == "mse_logits":
+        return label_weight > 0 and block == MAX_BLOCK
     if kernel == "second sweep of a part":
         return soft and divergence in ("js", "tv") and block == MAX_BLOCK
     if "β" in kernel or "all three" in kernel:
@@ -243,15 +249,16 @@ def _wide(access: str, ptx: str) -> int:
 
 def main() -> None:
     """The table of `make kernel-report`: every kernel at its widest tile, on every architecture."""
-    header = f"{'kernel':<29} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
+    header = f"{'kernel':<31} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
     header += f"{'warps':<6} {'registers':<10} {'spilt':<6} {'wide loads/stores':<18} "
     print(header + "instructions a logit, each sweep")
     for kernel, divergence in product(KERNELS, DIVERGENCE):
-        if not runs(kernel, divergence):
+        label_weight = next((a for a in (0.5, 0.0) if runs(kernel, divergence, a)), None)
+        if label_weight is None:
             continue
         for architecture, dtype in product(ARCHITECTURES, BYTES):
-            r = compile_kernel(kernel, architecture, dtype, divergence, 0.5, MAX_BLOCK)
-            row = f"{r.kernel:<29} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
+            r = compile_kernel(kernel, architecture, dtype, divergence, label_weight, MAX_BLOCK)
+            row = f"{r.kernel:<31} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
             row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "
             row += f"{r.spilt_bytes:<6} {f'{r.wide_loads}/{r.wide_stores}':<18} "
             print(row + " + ".join(f"{n:.0f}" for n in r.instructions), flush=True)

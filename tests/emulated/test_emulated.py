@@ -147,6 +147,28 @@ def test_hard_input(divergence, classes, programs, monkeypatch):
     torch.testing.assert_close(found[1], found[0], equal_nan=True, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("classes", [9_008, 8_301])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_mse_logits_without_labels_needs_one_sweep(dtype, classes, monkeypatch):
+    """Of masked rows and classes, infinities, NaN; never by look-back."""
+    monkeypatch.setattr(launch, "_looking_back", None)
+    s, t = torch.randn(2, 6, classes).to(dtype).unbind()
+    s[0, 50:6_000] = t[0, 50:6_000] = -torch.inf
+    t[1, 7_000] = -torch.inf
+    s[2, classes - 1] = torch.nan
+    s[3, 0] = t[3, 1] = torch.inf
+    s[4, 9] = torch.nan
+    mask = torch.tensor([True, True, True, True, False, True])
+    for rows in (slice(0, 1), slice(4, 6), slice(0, 6)):
+        found = []
+        for backend in ("torch", "triton"):
+            z = s[rows].clone().requires_grad_()
+            loss = kdlab.distillation_loss(
+                z, t[rows], mask=mask[rows], divergence="mse_logits", backend=backend)  # fmt: skip
+            found.append((loss, *torch.autograd.grad(loss, z)))
+        torch.testing.assert_close(found[1], found[0], equal_nan=True, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 @pytest.mark.parametrize("classes", [100, 8_296])
 def test_padded_rows_and_vocabularies(classes, reduction):
