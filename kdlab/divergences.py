@@ -126,10 +126,12 @@ def _relative_entropy(pair: Pair) -> Tensor:
     return (LN_2 * total / pair.z_s + pair.log_ratio).clamp_min(0.0)
 
 
-def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def value(
+    pair: Pair, for_student: bool = True, for_teacher: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """D(p, q), Σ q ∂D/∂q and Σ p ∂D/∂p (less constants): what the slopes below subtract.
 
-    The last only `for_teacher`, or where it costs nothing.
+    The last two only for whose gradient will be asked for, or where they cost nothing.
     """
     zero = torch.zeros_like(pair.z_s)
     if pair.divergence == "kl":
@@ -139,6 +141,7 @@ def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]
         d = _relative_entropy(pair)
         return d, d, zero
     (gap, f), scratch = pair.gap, pair.scratch_2
+    dot_s = dot_t = zero
     if pair.divergence == "js":
         of_teacher = _times_log_mixture(pair.u, pair.z_t, gap, -f, 1 - pair.mix, scratch)
         dot_t = -_sum(of_teacher) / pair.z_t
@@ -146,11 +149,17 @@ def value(pair: Pair, for_teacher: bool = True) -> tuple[Tensor, Tensor, Tensor]
         return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
     if pair.divergence == "mse":
         d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
-        dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f) if for_teacher else zero
-        return d, pair.product[1] / (pair.z_s * f), dot_t
+        if for_teacher:
+            dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f)
+        if for_student:
+            dot_s = pair.product[1] / (pair.z_s * f)
+        return d, dot_s, dot_t
     d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
-    dot_t = -_sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t if for_teacher else zero
-    return d, pair.product[1] / pair.z_s, dot_t
+    if for_teacher:
+        dot_t = -_sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t
+    if for_student:
+        dot_s = pair.product[1] / pair.z_s
+    return d, dot_s, dot_t
 
 
 def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:

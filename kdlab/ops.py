@@ -236,8 +236,34 @@ _FUNCTION = {rows: _Rows, total: _Total}
 
 
 def call(op: Any, *arguments: Any) -> tuple[Tensor, ...]:
-    """op(*arguments) for `rows` or `total`, by the shorter way where nothing but autograd sees."""
-    return (op if _watched(*arguments) else _FUNCTION[op].apply)(*arguments)
+    """op(*arguments) for `rows` or `total`, by the shorter way where nothing but autograd sees; the
+    losses alone where autograd does not either."""
+    if _watched(*arguments):
+        return op(*arguments)
+    if op is rows and not _differentiated(*arguments):
+        return (_row_losses(*arguments),)
+    return _FUNCTION[op].apply(*arguments)
+
+
+def _differentiated(*arguments: Any) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in arguments
+    )
+
+
+def _row_losses(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    beta: Tensor,
+    *settings: Any,
+) -> Tensor:
+    *same, backend = settings
+    operands = student, teacher, labels, keep, beta, Settings(*same)
+    if backend == "torch":
+        return torch_rows.forward(*operands, for_gradients=False)[0]
+    return _implementation(backend).forward(*operands)[0]
 
 
 def _watched(*arguments: Any) -> bool:

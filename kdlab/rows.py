@@ -109,12 +109,14 @@ def forward(
     beta: Tensor,
     settings: Settings,
     gradient_scale: Tensor | None = None,
+    for_gradients: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), the statistics (8, N) of `STATS`, and the student's gradient.
 
     student, teacher: (N, V). labels: (N,) int64 in [0, V). keep: (N,) bool. beta: (N,). With a
     0-dim `gradient_scale` the third result is ∂(gradient_scale · Σ row loss)/∂z_s, typed like
-    `student`, made while the row is still in cache; without, it is empty.
+    `student`, made while the row is still in cache; without, it is empty. With `for_gradients`
+    false, what only `backward` needs of the statistics may be left out.
     """
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
@@ -139,7 +141,9 @@ def forward(
             found[2] = _soften(t, None, c[i:j], x_t, use.u)
             found[1], found[3] = (x.sum(-1, keepdim=True) for x in (use.v, use.u))
             soft = _pair(settings, use, found[1], found[3])
-            found[6], found[4], found[5] = value(soft, for_teacher=g is None)
+            found[6], found[4], found[5] = value(
+                soft, for_student=for_gradients, for_teacher=for_gradients and g is None
+            )
         if settings.hard:
             found[0] = _soften(s, None, LOG2_E, use.out, use.out)
             found[7] = use.out.sum(-1, keepdim=True)

@@ -100,6 +100,19 @@ def test_the_short_way_gives_the_same_bits_as_the_operators(divergence, reductio
     assert all(map(torch.equal, short, long))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_value_alone_has_the_same_bits(divergence, reduction):
+    student, teacher, labels, *_ = arguments()
+    settings = dict(divergence=divergence, label_weight=0.4, reduction=reduction)
+    expected = kdlab.distillation_loss(student, teacher, labels, **settings)
+    with torch.no_grad():
+        inside = kdlab.distillation_loss(student, teacher, labels, **settings)
+    outside = kdlab.distillation_loss(student.detach(), teacher, labels, **settings)
+    assert torch.equal(inside, expected) and torch.equal(outside, expected)
+    assert not outside.requires_grad
+
+
 def test_whoever_looks_on_sees_the_operators():
     student, teacher, labels, *_ = arguments()
     graph = make_fx(lambda s: kdlab.distillation_loss(s, teacher))(student)
