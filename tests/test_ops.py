@@ -113,6 +113,21 @@ def test_the_value_alone_has_the_same_bits(divergence, reduction):
     assert not outside.requires_grad
 
 
+def test_without_gradients_nothing_is_summed_for_them(monkeypatch):
+    student, teacher, *_ = arguments()
+    found, forward = [], ops.torch_rows.forward
+
+    def kept(*given, **settings):
+        found.append(forward(*given, **settings))
+        return found[-1]
+
+    monkeypatch.setattr(ops.torch_rows, "forward", kept)
+    for logits in (student, student.detach()):
+        kdlab.distillation_loss(logits, teacher, divergence="tv", reduction="none")
+    (_, wanted, _), (_, spared, _) = found
+    assert (wanted[4:6] != 0).any() and (spared[4:6] == 0).all()
+
+
 def test_whoever_looks_on_sees_the_operators():
     student, teacher, labels, *_ = arguments()
     graph = make_fx(lambda s: kdlab.distillation_loss(s, teacher))(student)
