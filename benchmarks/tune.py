@@ -4,16 +4,16 @@
 instructions). Which of those that don't spill is fastest, only a GPU can say: this times them
 beside each other and beside a copy of the bytes that each must move, and writes
 `results/tiles-<device>-<date>.json`. What it finds belongs into `whole_tile`, `sweep_tile`,
-`PART_TILES`, `programs_that_fill` and, for the gradient's place, `functional.gradient_in_forward`.
+`PART_TILES`, `team_tiles` and, for the gradient's place, `functional.gradient_in_forward`.
 
     sweep       the value alone, row by row: warps and 128-bit loads a thread
-    gradient    value and gradient in one launch: the same, tiles a part, and the lag
+    teams       value and gradient in one launch, by teams: tiles that a member holds, its warps
+    gradient    the same by look-back: warps, loads, tiles a part, and the lag
     backward    the value, and the gradient in a backward pass: that pass's tile
     shared      few rows: programs a multiprocessor that share them
-    waves       a candidate for value and gradient in one launch: `waves.py`
 
---dry-run goes through all of it at tiny sizes; with TRITON_INTERPRET=1, on a CPU, all but the
-candidate, whose programs wait for each other.
+--dry-run goes through all of it at tiny sizes; with TRITON_INTERPRET=1, on a CPU, all but teams,
+whose members wait for each other.
 """
 
 import argparse
@@ -38,18 +38,17 @@ from benchmarks import checkout  # noqa: F401  (before kdlab.kernels is looked f
 from kdlab.kernels import launch
 from kdlab.kernels.launch import Tile
 
-from benchmarks import waves
 from benchmarks.cases import DTYPES, Case
 from benchmarks.measure import Inputs, Run, copy_run, interleaved
 from benchmarks.run import RESULTS, attempt, environment, quartiles, write
 from kdlab import distillation_loss, functional
 
 CASES = (
-    ("waves sweep gradient backward", Case("kl", "bf16", 16384, 32000)),
-    ("waves sweep gradient backward", Case("kl", "bf16", 8192, 128256)),
+    ("teams sweep gradient backward", Case("kl", "bf16", 16384, 32000)),
+    ("teams sweep gradient backward", Case("kl", "bf16", 8192, 128256)),
     ("shared", Case("kl", "bf16", 8, 262144)),
     ("shared", Case("kl", "bf16", 64, 128256)),
-    ("waves sweep gradient backward", Case("kl", "fp32", 8192, 32000)),
+    ("teams sweep gradient backward", Case("kl", "fp32", 8192, 32000)),
     ("sweep backward", Case("js", "bf16", 8192, 32000)),
     ("sweep gradient backward", Case("kl", "bf16", 8192, 50257)),
 )
@@ -64,16 +63,15 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for programs in (1, 2, 4, 8, 16):
             yield (
                 f"{programs} a multiprocessor",
-                {"programs_that_fill": partial(waves.programs_at_once, each=programs)},
+                {"programs_that_fill": partial(on_each_multiprocessor, programs)},
             )
         return
-    if kind == "waves":
-        for warps, tiles in product((4, 8), (1, 2, 4)):
-            tile = Tile(64 * warps * vector, vector, warps)
-            for each in (16 // warps, 24 // warps, 32 // warps):  # programs a multiprocessor
-                way = partial(waves.looking_back, part_tiles=tiles, each=each)
-                shape = {"sweep_tile": lambda *_, tile=tile: tile, "_looking_back": way}
-                yield f"{tile.block}, {warps} warps, {tiles} a part, {each} programs", shape
+    if kind == "teams":
+        yield "look-back", {"team_tiles": no_teams}
+        for warps, tiles in product((2, 4, 8), (4, 5, 6, 8)):
+            shape = {"TEAM_WARPS": warps, "TEAM_PROGRAMS": 16 // warps}
+            shape |= {"team_tiles": lambda *_, tiles=tiles: (tiles,)}
+            yield f"{tiles} tiles, {warps} warps, {16 // warps} programs", shape
         return
     place = "whole_tile" if kind == "backward" else "sweep_tile"
     for warps, loads in product((4, 8, 16, 32), (1, 2)):
@@ -84,18 +82,29 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, shape
             continue
         for tiles in (2, 4, 8):
-            yield f"{name}, {tiles} a part", shape | {"PART_TILES": tiles}
+            yield f"{name}, {tiles} a part", shape | {"PART_TILES": tiles, "team_tiles": no_teams}
     if kind == "gradient":  # the lag follows from it
         for programs in (1, 2, 8, 16, 32):
             name = f"lag of {programs / 8:g} a multiprocessor"
-            yield name, {"programs_that_fill": partial(waves.programs_at_once, each=programs)}
+            lag = {"programs_that_fill": partial(on_each_multiprocessor, programs)}
+            yield name, lag | {"team_tiles": no_teams}
+
+
+def no_teams(*_: object) -> tuple[int, ...]:
+    return ()
+
+
+def on_each_multiprocessor(programs: int, device: torch.device) -> int:
+    if device.type != "cuda":
+        return programs
+    return programs * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run:
     """One call of the loss, or of loss and gradient, with these tiles."""
 
     def rule(student: Tensor, *_: object) -> bool:
-        return kind in ("gradient", "waves")
+        return kind in ("gradient", "teams")
 
     def run(i: int) -> object:
         student, teacher = inputs.student[i % inputs.count], inputs.teacher[i % inputs.count]
@@ -162,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
             if time.perf_counter() - began > options.seconds:
                 print(f"{kind} {case}: out of time")
                 continue
-            if kind == "waves" and device.type != "cuda":
+            if kind == "teams" and device.type != "cuda":
                 print(f"{kind} {case}: only on a GPU, where all programs run at once")
                 continue
             table = tune(kind, case, device, rounds, seconds)

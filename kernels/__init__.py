@@ -3,7 +3,8 @@
 row_state.py  the associative state of a row: how it takes a tile, how two combine, how it finishes
 softened.py   a tile whose row is known: p and q, the sums of js and tv, the slopes of all
 forward.py    read both tensors once, write the row's loss and state
-lookback.py   loss and gradient in one launch, for rows that are longer than a tile
+teams.py      loss and gradient in one launch: programs at once hold a row of many tiles together
+lookback.py   the same by programs in any order, for what no team can hold: two sweeps, one from L2
 differences.py  the same for mse_logits without labels, which needs one sweep only
 backward.py   one program a tile: read both tensors once, write the gradients that are wanted
 scale.py      multiply a gradient in place, or leave it where the factor is 1

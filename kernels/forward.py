@@ -168,16 +168,40 @@ def sweep(
         student, teacher, begin, last, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, False, ACC, BLOCK,
         VECTOR, ALIGNED)  # fmt: skip
     if not plain(state, DIVERGENCE, SOFT, HARD):
-        for start in range(begin, last, BLOCK):
-            s, t = load_tile(student, teacher, start + offsets, last, ACC, SOFT, FULL=True)
-            more_s, more_t = maxima(s, t)
-            m_s = tl.maximum(m_s, more_s)
-            m_t = tl.maximum(m_t, more_t)
-        s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
-        state = gather_part(
-            student, teacher, begin, last, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, True, ACC,
-            BLOCK, VECTOR, ALIGNED)  # fmt: skip
+        state = careful_sweep(student, teacher, begin, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK,
+                              VECTOR, ALIGNED)  # fmt: skip
     return state
+
+
+@triton.jit
+def careful_sweep(
+    student,
+    teacher,
+    begin,
+    end,
+    c,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """The same state about the largest logits of all, whatever they are."""
+    offsets = lanes(BLOCK, VECTOR, ALIGNED)
+    last = last_tile(begin, end, BLOCK)
+    s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
+    m_s, m_t = maxima(s, t)
+    for start in range(begin, last, BLOCK):
+        s, t = load_tile(student, teacher, start + offsets, last, ACC, SOFT, FULL=True)
+        more_s, more_t = maxima(s, t)
+        m_s = tl.maximum(m_s, more_s)
+        m_t = tl.maximum(m_t, more_t)
+    s, t = load_tile(student, teacher, last + offsets, end, ACC, SOFT)
+    return gather_part(
+        student, teacher, begin, last, m_s, m_t, s, t, c, DIVERGENCE, SOFT, HARD, True, ACC, BLOCK,
+        VECTOR, ALIGNED)  # fmt: skip
 
 
 @triton.jit

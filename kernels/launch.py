@@ -1,5 +1,6 @@
 """Tile sizes, warps and launches: the same functions as `kdlab.rows`, through Triton."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spre
 from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.row_state import FIELDS, JS, KL, MSE, MSE_LOGITS, REVERSE_KL, TV
 from kdlab.kernels.scale import scale_kernel
+from kdlab.kernels.teams import team_kernel
 from torch import Tensor
 
 from kdlab.rows import STATS, Settings, compute_dtype
@@ -27,6 +29,20 @@ DIVERGENCE = {
 MAX_BLOCK = 8192
 PART_TILES = 4
 SCALE_TILE = {"BLOCK": 4096, "num_warps": 8}
+TEAM_WARPS = 4
+TEAM_PROGRAMS = 4  # on a multiprocessor: a thread may have a quarter of 65,536 registers over 128
+# What a row costs a team beside its tiles (telling, waiting, joining), in tiles: on an H100 eight
+# tiles took 2.42 ms where six took 2.70, for 8192 × 128,256 logits in bfloat16.
+TEAM_OVERHEAD = 5
+# The fields of a row's state that a divergence asks for; cross-entropy asks for m_s and z_1.
+_SOFTMAXES = ("m_s", "z_s", "m_t", "z_t")
+TOLD = {
+    "kl": (*_SOFTMAXES, "w", "a"),
+    "reverse_kl": (*_SOFTMAXES, "w", "a"),
+    "mse": (*_SOFTMAXES, "w", "uu", "vv", "ww", "wv"),
+    "mse_logits": ("sq",),
+    "tv": _SOFTMAXES,
+}
 
 
 class Tile(NamedTuple):
@@ -115,11 +131,83 @@ def lookback_parts(rows: int, classes: int, block: int, programs: int) -> tuple[
     return parts, size, parts - 1 + programs // 8
 
 
+class Team(NamedTuple):
+    """How many programs hold a row, and how many tiles of which shape each of them."""
+
+    members: int
+    tiles: int
+    tile: Tile
+
+
+def team_tiles(divergence: str, hard: bool) -> tuple[int, ...]:
+    """How many tiles a member may hold, in up to 64 of a thread's 128 registers: as many as leave
+    room for the sums. js, with its logarithms, leaves room for none."""
+    if divergence not in TOLD:
+        return ()
+    if not hard:
+        return (8, 6, 5)
+    return (5,) if divergence == "tv" else (6, 5)
+
+
+def team_tile(size: int) -> Tile:
+    """One 128-bit load a thread of logits of `size` bytes."""
+    return Tile(32 * TEAM_WARPS * 16 // size, 16 // size, TEAM_WARPS)
+
+
+def team(
+    rows: int, classes: int, divergence: str, hard: bool, size: int, programs: int
+) -> Team | None:
+    """Who holds a row where loss and gradient come from one launch; None: look-back makes them.
+
+    `size` is the bytes of a logit, `programs` how many run at once.
+
+    >>> team(8192, 128_256, "kl", False, 2, 528)
+    Team(members=16, tiles=8, tile=Tile(block=1024, vector=8, warps=4))
+    >>> team(8, 262_144, "kl", False, 4, 528)
+    Team(members=64, tiles=8, tile=Tile(block=512, vector=4, warps=4))
+    """
+    tile = team_tile(size)
+    found, least = None, math.inf
+    for tiles in team_tiles(divergence, hard):
+        members = triton.cdiv(classes, tiles * tile.block)
+        if members > min(programs, 32 * TEAM_WARPS):
+            continue
+        cost = triton.cdiv(rows, programs // members) * (tiles + TEAM_OVERHEAD)
+        if cost < least:
+            found, least = Team(members, tiles, tile), cost
+    return found
+
+
 def programs_that_fill(device: torch.device) -> int:
     """Four programs a multiprocessor; the interpreter, which runs one at a time, wants one."""
     if device.type != "cuda":
         return 1
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def programs_at_once(device: torch.device) -> int:
+    """How many members of teams run at the same time; the interpreter has no such thing."""
+    if device.type != "cuda":
+        return 0
+    return TEAM_PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def team_sizes(tiles: int, tile: Tile) -> dict[str, int]:
+    lanes = 32 * tile.warps
+    return {"TILES": tiles, "BLOCK": tile.block, "VECTOR": tile.vector, "LANES": lanes}
+
+
+def told(divergence: str, soft: bool, hard: bool) -> int:
+    """A bit for each field of a row's state that a team's members tell each other."""
+    fields = TOLD[divergence] if soft else ()
+    fields += ("m_s", "z_1") if hard else ()
+    return sum(1 << k for k, name in enumerate(FIELDS) if name in fields)
+
+
+def team_options() -> dict[str, int]:
+    """As `compiler_options`, with the registers that let `TEAM_PROGRAMS` run at once."""
+    registers = 65_536 // (32 * TEAM_WARPS * TEAM_PROGRAMS)
+    return {"num_warps": TEAM_WARPS, "maxnreg": registers, "enable_fp_fusion": False}
 
 
 def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
@@ -150,6 +238,11 @@ def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[
 def _aligned(*logits: Tensor) -> bool:
     # Triton looks at pointers and strides in the same way: only multiples of 16 get wide loads.
     return all(z.data_ptr() % 16 == 0 and z.stride(0) % 16 == 0 for z in logits)
+
+
+def _team_dtype(student: Tensor, teacher: Tensor) -> bool:
+    # float16 has no number that is as good as none: see PADDING in `teams.py`.
+    return student.dtype == teacher.dtype and student.dtype in (torch.bfloat16, torch.float32)
 
 
 def _sizes(tile: Tile, *logits: Tensor) -> dict:
@@ -200,8 +293,16 @@ def forward(
             _differences(student, teacher, keep, loss, stats, gradient, gradient_scale, constants,
                          tile)  # fmt: skip
             return loss, stats, gradient
-        _looking_back(student, teacher, labels, keep, beta, loss, stats, gradient, gradient_scale,
-                      settings, constants, tile)  # fmt: skip
+        by = None
+        if classes % 16 == 0 and _aligned(student, teacher) and _team_dtype(student, teacher):
+            by = team(rows, classes, settings.divergence, settings.hard, sizes[0],
+                      programs_at_once(student.device))  # fmt: skip
+        if by is None:
+            _looking_back(student, teacher, labels, keep, beta, loss, stats, gradient,
+                          gradient_scale, settings, constants, tile)  # fmt: skip
+        else:
+            _by_teams(student, teacher, labels, keep, beta, loss, stats, gradient, gradient_scale,
+                      settings, constants, by)  # fmt: skip
         return loss, stats, gradient
     parts, part_size = row_parts(rows, classes, tile.block, programs_that_fill(student.device))
     if parts > 1:
@@ -323,6 +424,57 @@ def _looking_back(
             TEMPERATURE_SCALING=settings.temperature_scaling,
             **constants,
             **_sizes(tile, student, teacher),
+        )
+
+
+def _by_teams(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    keep: Tensor | None,
+    beta: Tensor,
+    loss: Tensor,
+    stats: Tensor,
+    gradient: Tensor,
+    gradient_scale: Tensor,
+    settings: Settings,
+    constants: dict,
+    by: Team,
+) -> None:
+    """Loss and gradient of rows that are longer than a tile, each held by a team of programs."""
+    rows, classes = student.shape
+    teams = min(rows, programs_at_once(student.device) // by.members)
+    spread = settings.soft and settings.divergence == "tv"
+    states = loss.new_full((rows, len(FIELDS), by.members), -1, dtype=torch.int32)
+    sums = loss.new_full((rows, 3, by.members) if spread else (0,), -1, dtype=torch.int32)
+    with _device_of(student):
+        team_kernel[(teams * by.members,)](
+            student,
+            teacher,
+            labels,
+            keep,
+            beta,
+            loss,
+            stats,
+            gradient,
+            gradient_scale,
+            states,
+            sums,
+            student.stride(0),
+            teacher.stride(0),
+            beta.stride(0),
+            classes,
+            rows,
+            classes,
+            by.members,
+            settings.label_weight,
+            settings.mix,
+            TEMPERATURE_SCALING=settings.temperature_scaling,
+            USED=told(settings.divergence, settings.soft, settings.hard),
+            **team_sizes(by.tiles, by.tile),
+            launch_cooperative_grid=True,
+            **constants,
+            **team_options(),
         )
 
 

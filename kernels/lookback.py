@@ -126,18 +126,45 @@ def gradient_sweep(
         cols = begin + i * BLOCK + offsets
         gradient_tile(student, teacher, grad, cols, end, g, b, softmaxes, dot_s, label_weight, mix,
                       DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, True, ACC)  # fmt: skip
-    if HARD:  # the label's class once more, rather than to ask of each whether it is the label
-        tl.debug_barrier()
-        if (begin <= label) & (label < end):
-            s = tl.load(student + label).to(ACC)
-            t = s
-            if SOFT:
-                t = tl.load(teacher + label).to(ACC)
-            m_s, z_s, m_t, z_t, z_1 = softmaxes
-            out = student_gradient(
-                s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
-                HARD, TEMPERATURE_SCALING, False)  # fmt: skip
-            tl.store(grad + label, less_label(out, True, g, label_weight))
+    if HARD:
+        gradient_at_label(
+            student, teacher, grad, label, begin, end, g, b, softmaxes, dot_s, label_weight, mix,
+            DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC)  # fmt: skip
+
+
+@triton.jit
+def gradient_at_label(
+    student,
+    teacher,
+    grad,
+    label,
+    begin,
+    end,
+    g,
+    b,
+    softmaxes,
+    dot_s,
+    label_weight,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    SOFT: tl.constexpr,
+    HARD: tl.constexpr,
+    TEMPERATURE_SCALING: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """The label's class once more, if it is between begin and end, rather than to ask of each class
+    whether it is the label."""
+    tl.debug_barrier()
+    if (begin <= label) & (label < end):
+        s = tl.load(student + label).to(ACC)
+        t = s
+        if SOFT:
+            t = tl.load(teacher + label).to(ACC)
+        m_s, z_s, m_t, z_t, z_1 = softmaxes
+        out = student_gradient(
+            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT, HARD,
+            TEMPERATURE_SCALING, False)  # fmt: skip
+        tl.store(grad + label, less_label(out, True, g, label_weight))
 
 
 @triton.jit

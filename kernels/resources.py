@@ -17,27 +17,36 @@ import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.differences import difference_kernel
 from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
-from kdlab.kernels.instructions import per_logit, run_tool
+from kdlab.kernels.instructions import disassembly, loops, per_logit, run_tool
 from kdlab.kernels.launch import (
     DIVERGENCE,
     MAX_BLOCK,
     SCALE_TILE,
+    TOLD,
     Tile,
     compiler_options,
     sweep_tile,
+    team_options,
+    team_sizes,
+    team_tile,
+    team_tiles,
+    told,
     whole_tile,
 )
 from kdlab.kernels.lookback import lookback_kernel
 from kdlab.kernels.scale import scale_kernel
+from kdlab.kernels.teams import team_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
+TEAMS = "forward + gradient, by teams"  # of bf16 or fp32, both the same, in aligned rows
 # Each way in which the launcher calls a kernel, with the flags that it sets.
 KERNELS = {
     "forward": (forward_kernel, {"GRADIENT": False, "ONE_TILE": False}),
     "forward, one tile": (forward_kernel, {"GRADIENT": False, "ONE_TILE": True}),
     "forward + gradient, one tile": (forward_kernel, {"GRADIENT": True, "ONE_TILE": True}),
     "forward + gradient": (lookback_kernel, {}),
+    TEAMS: (team_kernel, {}),
     "forward + gradient, mse_logits": (difference_kernel, {}),
     "part of a row": (part_kernel, {}),
     "second sweep of a part": (spread_kernel, {}),
@@ -68,6 +77,9 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
         return (divergence, label_weight, block) == ("mse_logits", 0, MAX_BLOCK)
     if kernel == "forward + gradient" and divergence == "mse_logits":
         return label_weight > 0 and block == MAX_BLOCK
+    if kernel == TEAMS:
+        needed = divergence != "mse_logits" or label_weight > 0
+        return needed and divergence in TOLD and block == MAX_BLOCK
     if kernel == "second sweep of a part":
         return soft and divergence in ("js", "tv") and block == MAX_BLOCK
     if "β" in kernel or "all three" in kernel:
@@ -121,6 +133,9 @@ class Resources:
     @cached_property
     def instructions(self) -> list[float]:
         """How many a logit costs in each sweep, by a disassembly, which takes long."""
+        if self.kernel == TEAMS:  # a row is one turn, which holds the rare sweep with care as well
+            _, bodies = loops(disassembly(self.binary))
+            return [len(max(bodies, key=len)) / self.logits_a_thread]
         return per_logit(self.binary, self.bytes_a_logit, self.logits_a_thread)
 
 
@@ -133,9 +148,15 @@ def tile_of(
     if kernel == "join of the parts":
         return Tile(classes, 1, 1)
     sizes = BYTES[dtypes[0]], BYTES[dtypes[1]]
+    if kernel == TEAMS:
+        return team_tile(sizes[0])
     if "one tile" in kernel or "backward" in kernel:
         return whole_tile(classes, divergence, sizes, aligned)
     return sweep_tile(sizes)
+
+
+def most_tiles(divergence: str, label_weight: float) -> int:
+    return max(team_tiles(divergence, label_weight > 0))
 
 
 def compiled(
@@ -150,8 +171,11 @@ def compiled(
     keep: bool = True,
     temperature_scaling: bool = True,
     aligned: bool = True,
+    tiles: int | None = None,
 ) -> CompiledKernel:
-    """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU."""
+    """One configuration for sm_<architecture>, as the launcher would have it; needs no GPU.
+
+    `tiles`: how many a member of a team holds, the most if None; for other kernels nothing."""
     function, flags = KERNELS[kernel]
     double = "fp64" in (dtype, teacher_dtype)
     tile = tile_of(kernel, block, divergence, (dtype, teacher_dtype or dtype), aligned)
@@ -167,6 +191,10 @@ def compiled(
         "VECTOR": tile.vector,
         "ALIGNED": aligned,
     }
+    if kernel == TEAMS:
+        tiles = tiles or most_tiles(divergence, label_weight)
+        flags |= team_sizes(tiles, tile)
+        flags |= {"USED": told(divergence, flags["SOFT"], flags["HARD"])}
     names = function.arg_names
     constants = {name: value for name, value in flags.items() if name in names}
     numbers = ("beta", "loss", "stats", "grad_loss", "grad_scale", "states", "sums", "beta_parts")
@@ -174,6 +202,8 @@ def compiled(
     types |= dict.fromkeys(("student", "grad", "grad_student", "gradient"), f"*{dtype}")
     types |= dict.fromkeys(("teacher", "grad_teacher"), f"*{teacher_dtype or dtype}")
     types |= dict.fromkeys((*numbers, "factor"), "*fp64" if double else "*fp32")
+    if kernel == TEAMS:
+        types |= dict.fromkeys(("states", "sums"), "*i32")
     types |= {p.name: p.annotation_type for p in function.params if p.annotation_type}
     absent = {"keep": not keep, "labels": not flags["HARD"]}
     absent["grad_scale"] = "gradient" not in kernel
@@ -191,7 +221,9 @@ def compiled(
     )
     target = GPUTarget("cuda", architecture, 32)
     options: dict[str, Any] = {"num_warps": tile.warps}
-    if kernel != "scale in place":
+    if kernel == TEAMS:
+        options = team_options()
+    elif kernel != "scale in place":
         sizes = BYTES[dtype], BYTES[teacher_dtype or dtype]
         options = compiler_options(tile.warps, sizes, aligned)
     return triton.compile(source, target=target, options=options)
@@ -221,6 +253,9 @@ def compile_kernel(
 
     dtypes = dtype, options.get("teacher_dtype") or dtype
     tile = tile_of(kernel, block, divergence, dtypes, options.get("aligned", True))
+    tiles = 1
+    if kernel == TEAMS:
+        tiles = options.get("tiles") or most_tiles(divergence, label_weight)
     return Resources(
         kernel,
         architecture,
@@ -235,7 +270,7 @@ def compile_kernel(
         wide_stores=_wide("st", binary.asm["ptx"]),
         binary=binary.asm["cubin"],
         bytes_a_logit=BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0),
-        logits_a_thread=tile.block / (32 * tile.warps),
+        logits_a_thread=tiles * tile.block / (32 * tile.warps),
     )
 
 
@@ -257,6 +292,8 @@ def main() -> None:
         if label_weight is None:
             continue
         for architecture, dtype in product(ARCHITECTURES, BYTES):
+            if kernel == TEAMS and dtype not in ("bf16", "fp32"):
+                continue
             r = compile_kernel(kernel, architecture, dtype, divergence, label_weight, MAX_BLOCK)
             row = f"{r.kernel:<31} {r.architecture:<4} {r.dtype:<6} {r.divergence:<11} "
             row += f"{r.label_weight:<4} {r.block:<6} {r.warps:<6} {r.registers:<10} "

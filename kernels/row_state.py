@@ -129,7 +129,17 @@ def gather(
 @triton.jit
 def maxima(s, t):
     """The largest logit of a tile, (lanes, k), of each side."""
-    return tl.split(tl.max(tl.join(tl.max(s, 1), tl.max(t, 1)), 0))
+    return largest(tl.max(s, 1), tl.max(t, 1))
+
+
+@triton.jit
+def largest(a, b):
+    """The largest of each over the lanes; at once, as in `across`."""
+    if a.shape[0] > 32:
+        a, b = tl.split(tl.max(tl.join(a, b), 0))
+    else:
+        a, b = tl.max(a, 0), tl.max(b, 0)
+    return a, b
 
 
 @triton.jit
@@ -271,8 +281,7 @@ def combine(x, y, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.cons
 @triton.jit
 def collapse(x, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
     """One state from many, in lanes, which are joined in a tree."""
-    m_s = tl.max(x[0], 0)
-    m_t = tl.max(x[2], 0)
+    m_s, m_t = largest(x[0], x[2])
     sums = rescaled(x, finite_max(m_s), finite_max(m_t), c, DIVERGENCE, SOFT, HARD)
     return with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
 

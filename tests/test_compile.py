@@ -22,11 +22,12 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from kdlab.kernels import forward
 from kdlab.kernels.instructions import A_BYTE, disassembly, loops
-from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK
+from kdlab.kernels.launch import DIVERGENCE, MAX_BLOCK, team_tiles
 from kdlab.kernels.resources import (
     ARCHITECTURES,
     BYTES,
     KERNELS,
+    TEAMS,
     compile_kernel,
     compiled,
     runs,
@@ -35,10 +36,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
-PAIRS = [(k, d) for k, d in product(KERNELS, DIVERGENCE) if runs(k, d)]
+OTHERS = [k for k in KERNELS if k != TEAMS]  # of any dtypes, aligned or not
+PAIRS = [(k, d) for k, d in product(OTHERS, DIVERGENCE) if runs(k, d)]
 NO_LABELS = ("forward + gradient, mse_logits", "mse_logits")  # the only kernel with α = 0 only
 SWEEPS = ("forward", "forward + gradient", "backward")
-CONSTRAINED = (list(KERNELS), list(DIVERGENCE), [0.0, 0.5, 1.0], [1 << n for n in range(4, 14)])
+CONSTRAINED = (OTHERS, list(DIVERGENCE), [0.0, 0.5, 1.0], [1 << n for n in range(4, 14)])
 FREE = (ARCHITECTURES, list(product(BYTES, BYTES)), *[[True, False]] * 3)
 
 
@@ -107,14 +109,44 @@ def test_pairs_of_choices(configuration):
     check(*configuration)
 
 
+def teams():
+    """All that the launcher can choose on sm_90, with mask and T²; on the others, without one of
+    the two, every second of them."""
+    every = [
+        (d, a, tiles, dtype)
+        for d, a, dtype in product(DIVERGENCE, (0.0, 0.5, 1.0), ("bf16", "fp32"))
+        if runs(TEAMS, d, a)
+        for tiles in team_tiles(d, a > 0)
+    ]
+    return [
+        *((90, *c, True, True) for c in every),
+        *((80, *c, False, True) for c in every[::2]),
+        *((100, *c, True, False) for c in every[1::2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "divergence", "label_weight", "tiles", "dtype", "keep", "scaled"), teams()
+)
+def test_teams(architecture, divergence, label_weight, tiles, dtype, keep, scaled):
+    r = compile_kernel(TEAMS, architecture, dtype, divergence, label_weight, MAX_BLOCK,
+                       keep=keep, temperature_scaling=scaled, tiles=tiles)  # fmt: skip
+    # Elsewhere than on sm_90: four registers at most, of what a row needs once.
+    assert r.spilt_bytes <= (0 if architecture == 90 else 16), r
+    assert r.registers <= 128, r  # four programs of four warps on a multiprocessor
+    assert r.wide_loads == tiles * (1 + (label_weight < 1)), r
+    assert r.wide_stores == tiles + keep, r
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize(
     ("kernel", "divergence", "label_weight"),
     [c for c in product(SWEEPS, DIVERGENCE, (0.0, 0.5)) if c[1] != "js" and runs(*c)]
-    + [(*NO_LABELS, 0.0)],
+    + [(*NO_LABELS, 0.0), *((TEAMS, d, 0.0) for d in ("kl", "reverse_kl", "mse"))],
 )
 def test_arithmetic_leaves_memory_the_bottleneck(kernel, divergence, label_weight, dtype):
-    """On an H100; not js, whose two logarithms a logit cost more time than its bytes."""
+    """On an H100; not js, whose two logarithms a logit cost more time than its bytes. A team's
+    count holds the rare sweep with care as well, with which other divergences are above it."""
     r = compile_kernel(kernel, 90, dtype, divergence, label_weight, MAX_BLOCK)
     read, written = 2 * BYTES[dtype], BYTES[dtype]
     *sweeps, last = r.instructions

@@ -80,22 +80,24 @@ def test_more_than_2_to_the_31_elements(machine):
 
 @pytest.mark.parametrize(
     ("rows", "classes"),
-    [(2048, 9_000), (4096, 32_000), (1024, 128_256), (8, 262_144), (300, 50_257)],
+    [(2048, 9_008), (4096, 32_000), (1024, 128_256), (8, 262_144), (300, 50_257)],
 )
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_the_gradient_made_in_forward(machine, rows, classes, divergence):
     rows, classes = machine.size(rows, 3), machine.size(classes, 8_300)  # longer than a tile
     student, teacher = logits(machine, rows, classes)
+    check(student, teacher, rows=[0, rows - 1], in_forward=True, divergence=divergence)
     labels = torch.randint(0, classes, (rows,), device=machine.device)
     settings = {"labels": labels, "label_weight": 0.3, "beta": 0.5, "divergence": divergence}
     check(student, teacher, rows=[0, 1, rows // 2, rows - 1], in_forward=True, **settings)
 
 
+@pytest.mark.parametrize("in_forward", [False, True], ids=["backward", "in forward"])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_divergence_in_every_dtype(machine, divergence, dtype):
+def test_every_divergence_in_every_dtype(machine, divergence, dtype, in_forward):
     student, teacher = logits(machine, 32, machine.size(32_000, 260), dtype)
-    check(student, teacher, divergence=divergence, beta=0.5)
+    check(student, teacher, in_forward=in_forward, divergence=divergence, beta=0.5)
 
 
 @pytest.mark.parametrize("divergence", ["kl", "js"])
@@ -173,6 +175,27 @@ def test_masked_classes_and_rows(machine):
     assert (grad[3] == 0).all() and (grad[0, : classes // 2] == 0).all()
     torch.testing.assert_close(value, plain.detach(), rtol=1e-4, atol=1e-5, equal_nan=True)
     torch.testing.assert_close(grad, plain_grad, rtol=1e-2, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "mse", "tv"])
+def test_masked_classes_and_rows_in_forward(machine, divergence):
+    """Many rows, so that most of a team's members need no care, and some do."""
+    rows, classes = machine.size(600, 6), machine.size(40_000, 8_304)
+    student, teacher = logits(machine, rows, classes)
+    with torch.no_grad():
+        student[::7, : classes // 2] = teacher[::7, : classes // 2] = -torch.inf
+        teacher[1::5, classes // 3 :] = -torch.inf
+        student[2], teacher[3] = torch.nan, torch.nan
+    mask = torch.arange(rows, device=machine.device) % 6 != 2
+    mask[3] = False
+    labels = torch.full((rows,), classes - 1, device=machine.device)
+    settings = dict(labels=labels, label_weight=0.2, mask=mask, beta=0.5, divergence=divergence)
+    total, grad = sum_and_grad(student, teacher, **settings)
+    plain = kdlab.distillation_loss(student, teacher, reduction="sum", backend="torch", **settings)
+    (plain_grad,) = torch.autograd.grad(plain, student)
+    torch.testing.assert_close(total, plain.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad, plain_grad, rtol=1e-2, atol=1e-6)
+    assert (grad[~mask] == 0).all()
 
 
 def test_inputs_stay_and_a_second_backward_agrees(machine):
