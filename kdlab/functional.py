@@ -199,14 +199,14 @@ def gradient_in_forward(
     else wants a gradient, and not
     - in float16: upstream factors (a loss scale) come after rounding, too late for its small range;
     - under torch.compile, which cannot give the gradient away without a copy;
-    - for js on CUDA, which is bound by its logarithms rather than by memory.
-    On an H100 it took 0.76 to 0.84 of the time of two passes for kl, reverse_kl and mse with many
-    rows, as long with 8, and 1.21 of it for js: `benchmarks/results`, "kdlab, gradient in forward"
-    and "in backward".
+    - for js in half precision on CUDA, which is bound by its logarithms rather than by memory.
+    On an H100 it took 0.51 to 0.75 of the time of two passes for the other divergences with many
+    rows, 0.95 with 8, and for js 0.87 in float32, but 1.22 in bfloat16: `benchmarks/results`,
+    "kdlab, gradient in forward" and "in backward".
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
-    if divergence == "js" and student.is_cuda:
+    if divergence == "js" and student.is_cuda and student.element_size() < 4:
         return False
     others = teacher.requires_grad or beta.requires_grad or share.requires_grad
     return student.requires_grad and not others and student.dtype != torch.float16
