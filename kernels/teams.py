@@ -7,8 +7,9 @@ loads its part, sums it, tells the others its state, and waits until all have to
 joins them for itself and writes the gradient of what it holds. Then the team goes on to its next
 row. While one team waits, others on the same multiprocessor load or compute.
 
-All programs run at once, in a cooperative launch, and a member tells before it waits: whoever waits
-for a row waits for programs that are at that row or at earlier ones, so nobody waits for ever.
+All programs run at once, in a cooperative launch, which begins when the device has room for all.
+A member tells before it waits: whoever waits for a row waits for programs that are at that row or
+at earlier ones, so nobody waits for ever.
 
 What is told are numbers, in memory that was all ones before: such a word has not been written yet.
 So nobody has to ask whether what others wrote has arrived, and no fence waits for gradients that

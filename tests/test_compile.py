@@ -110,8 +110,8 @@ def test_pairs_of_choices(configuration):
 
 
 def teams():
-    """All that the launcher can choose on sm_90, with mask and T²; on the others, without one of
-    the two, every second of them."""
+    """All that the launcher can choose on sm_90, and half of it on each of the others, with mask
+    and T²; on sm_90 also without."""
     every = [
         (d, a, tiles, dtype)
         for d, a, dtype in product(DIVERGENCE, (0.0, 0.5, 1.0), ("bf16", "fp32"))
@@ -120,8 +120,9 @@ def teams():
     ]
     return [
         *((90, *c, True, True) for c in every),
-        *((80, *c, False, True) for c in every[::2]),
-        *((100, *c, True, False) for c in every[1::2]),
+        *((90, *c, False, False) for c in every[::3]),
+        *((80, *c, True, True) for c in every[::2]),
+        *((100, *c, True, True) for c in every[1::2]),
     ]
 
 
@@ -131,8 +132,8 @@ def teams():
 def test_teams(architecture, divergence, label_weight, tiles, dtype, keep, scaled):
     r = compile_kernel(TEAMS, architecture, dtype, divergence, label_weight, MAX_BLOCK,
                        keep=keep, temperature_scaling=scaled, tiles=tiles)  # fmt: skip
-    # Elsewhere than on sm_90: four registers at most, of what a row needs once.
-    assert r.spilt_bytes <= (0 if architecture == 90 else 16), r
+    # Elsewhere than on sm_90: a few registers, of what a row needs once, not of its logits.
+    assert r.spilt_bytes <= (0 if architecture == 90 else 40), r
     assert r.registers <= 128, r  # four programs of four warps on a multiprocessor
     assert r.wide_loads == tiles * (1 + (label_weight < 1)), r
     assert r.wide_stores == tiles + keep, r
