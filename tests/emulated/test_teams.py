@@ -68,6 +68,18 @@ def test_value_and_gradient(divergence, dtype, label_weight):
     assert (grad[~keep] == 0).all()
 
 
+@pytest.mark.parametrize("architecture", [80, 100])
+@pytest.mark.parametrize("divergence", ["kl", "tv"])
+def test_other_generations(divergence, architecture, monkeypatch):
+    monkeypatch.setattr(driver, "_active", Driver(architecture))
+    s, t = torch.randn(2, 5, 1248).bfloat16().unbind()
+    given = dict(divergence=divergence, labels=torch.arange(5), label_weight=0.3, beta=0.5)
+    loss, grad = loss_and_grad(s, t, **given)
+    exact, exact_grad = oracle(s, t, **given)
+    assert error(loss, exact.sum()) <= 2e-6
+    assert error(grad, exact_grad) <= 1.05 * error(exact_grad.bfloat16(), exact_grad) + 2e-6
+
+
 @pytest.mark.parametrize("beta", [1e-3, 1.0, 40.0], ids="β = {}".format)
 @pytest.mark.parametrize("shift", [0, -100, 100])
 def test_padding_counts_for_nothing(beta, shift):
