@@ -148,10 +148,14 @@ class Block:
             contended = name.startswith("atom") or "acquire" in name or "volatile" in name
             if contended:
                 yield
-            if active.any():
+            if name.startswith("atom"):  # each thread's by itself: others may see only some of them
+                for thread in np.flatnonzero(active):
+                    self.step(name, operands, np.arange(self.code.threads) == thread)
+                    yield
+            elif active.any():
                 self.step(name, operands, active)
-            if contended:
-                yield
+                if contended:
+                    yield
             self.join(ways, at + 1, here)
 
     @staticmethod

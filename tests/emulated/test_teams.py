@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("these run what is compiled", allow_module_level=True)
 
-from kdlab.kernels import launch
+from kdlab.kernels import launch, teams
 from triton.runtime import driver
 
 import kdlab
@@ -91,8 +91,10 @@ def test_padding_counts_for_nothing(beta, shift):
 
 
 def test_logits_as_low_as_the_padding():
-    """As masked by `torch.finfo(dtype).min`, here all logits that one member has, and more."""
+    """As masked by `torch.finfo(dtype).min`, here all logits that one member has, and more; and a
+    student whose logits are all just that number, and as likely as each other."""
     s, t = torch.randn(2, 3, 544).unbind()
+    s[1] = teams.PADDING.value
     s[0, 9:] = t[0, 7:] = torch.finfo(torch.float32).min
     loss, grad = loss_and_grad(s, t, beta=0.5)
     exact, exact_grad = oracle(s, t, beta=0.5)
