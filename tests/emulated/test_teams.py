@@ -16,6 +16,9 @@ from kdlab.kernels import launch, teams
 from triton.runtime import driver
 
 import kdlab
+from benchmarks import tune
+from benchmarks.cases import Case
+from benchmarks.measure import Inputs
 from tests.emulated.device import Driver, Launcher
 from tests.emulated.ptx import Memory
 from tests.oracle import error, oracle
@@ -160,6 +163,17 @@ def test_each_logit_is_read_once_and_each_gradient_written_once(divergence, dtyp
     loss_and_grad(s, t.clone(), divergence=divergence, beta=0.5)
     tensor = s.numel() * s.element_size()  # no other tensor here has as many bytes
     assert moved[tensor] == 3 * tensor
+
+
+@pytest.mark.parametrize("name", ["4 tiles, 2 warps, 8 programs", "5 tiles, 4 warps, 4 programs"])
+def test_the_tuner_calls_them(name):
+    """As `make gpu-tune` does, but for the sizes."""
+    case = Case("kl", "bf16", 2, 8_208)
+    inputs = Inputs(case, torch.device("cpu"))
+    shape = dict(tune.choices("teams", "bf16"))[name]
+    value, (grad,) = tune.timed("teams", case, inputs, shape)(0)
+    exact, exact_grad = oracle(inputs.student[0], inputs.teacher[0], beta=0.5)
+    assert error(value, exact.mean()) <= 2e-6 and error(grad, exact_grad / 2) <= 4e-3
 
 
 def test_who_holds_a_row():
