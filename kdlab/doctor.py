@@ -1,6 +1,5 @@
 """What is installed here, which backend will run, and what to do about what is missing."""
 
-import importlib.util
 import platform
 import sys
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from kdlab.functional import default_backend
+from kdlab.functional import OLDEST_TRITON, default_backend, triton_version
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,24 @@ def diagnose() -> list[Check]:
     else:
         device = f"CPU, {torch.get_num_threads()} threads (no CUDA GPU that PyTorch can use)"
     backend = default_backend(torch.device("cuda" if cuda else "cpu"))
-    triton = _version("triton")
-    wants_triton = sys.platform == "linux"
+    found = triton_version()
+    triton = ".".join(map(str, found)) if found else f"missing (not needed on {sys.platform})"
+    if found and found < OLDEST_TRITON:
+        triton += f", older than {'.'.join(map(str, OLDEST_TRITON))}"
+    good = found >= OLDEST_TRITON if found else sys.platform != "linux"
     if backend == "triton":
         why = "triton: a CUDA GPU and Triton are here"
     elif cuda:
-        why = "torch: a CUDA GPU is here but Triton is not"
+        why = "torch: a CUDA GPU is here, but no Triton that the kernels could use"
     else:
         why = "torch: no CUDA GPU; Triton's kernels run with TRITON_INTERPRET=1"
     return [
         Check("python", sys.version_info >= (3, 10), platform.python_version(), "Python ≥ 3.10"),
         Check("kdlab", True, _version("kdlab") or "not installed, run from its folder"),
         Check("torch", True, torch.__version__),
-        Check(
-            "triton",
-            importlib.util.find_spec("triton") is not None or not wants_triton,
-            triton or f"missing (not needed on {sys.platform})",
-            "pip install -e .",
-        ),
+        Check("triton", good, triton, "pip install -e ."),
         Check("device", True, device),
-        Check("backend", backend == "triton" or not cuda, why, "pip install triton"),
+        Check("backend", backend == "triton" or not cuda, why, "pip install -e ."),
         _package("jupyterlab"),
         _front_end("ipywidgets", "@jupyter-widgets/jupyterlab-manager"),
         _front_end("bqplot", "bqplot"),

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,8 +14,24 @@ from kdlab import ops
 DIVERGENCES = ("kl", "reverse_kl", "js", "mse", "mse_logits", "tv")
 _REDUCTIONS = ("none", "sum", "mean")
 _BACKENDS = (None, "triton", "torch")
-_HAS_TRITON = importlib.util.find_spec("triton") is not None  # torch.compile cannot trace this
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def triton_version() -> tuple[int, ...] | None:
+    """(major, minor) of the Triton that is installed, which PyTorch's nightlies call otherwise."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    for name in ("triton", "pytorch-triton"):
+        try:
+            return tuple(map(int, re.findall(r"\d+", version(name))[:2]))
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+OLDEST_TRITON = (3, 4)  # the kernels index tuples
+_TRITON = triton_version()  # once: torch.compile cannot trace this
+_HAS_TRITON = _TRITON is not None and _TRITON >= OLDEST_TRITON
 
 
 def soften(logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
@@ -226,7 +244,9 @@ def _choose_backend(backend: str | None, student: Tensor) -> str:
         return default_backend(student.device)
     if backend == "triton":
         if not _HAS_TRITON:
-            raise ValueError("backend: 'triton' was asked for and Triton is not installed")
+            found = "none" if _TRITON is None else ".".join(map(str, _TRITON))
+            needed = ".".join(map(str, OLDEST_TRITON))
+            raise ValueError(f"backend: 'triton' needs Triton {needed} or newer; found {found}")
         if student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(
                 "backend: 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 set before Triton is "

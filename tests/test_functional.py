@@ -1,12 +1,14 @@
 """The public function: its values, its defined answers for hard input, and its errors."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdlab
-from kdlab import reference
+from kdlab import functional, reference
 from kdlab.functional import default_backend
 from tests.oracle import DIVERGENCES, error, gradients, oracle, peer
 
@@ -330,6 +332,21 @@ def test_whether_triton_is_there_is_not_asked_again(monkeypatch):
     assert default_backend(torch.device("cpu")) == "torch"
     with pytest.raises(ValueError, match="backend"):  # on the CPU: Triton is no question
         kdlab.distillation_loss(torch.zeros(1, 2), torch.zeros(1, 2), backend="triton")
+
+
+@pytest.mark.parametrize("found", [None, (3, 3)])
+def test_without_a_triton_that_will_do_pytorch_computes(found, monkeypatch):
+    monkeypatch.setattr(functional, "_TRITON", found)
+    monkeypatch.setattr(functional, "_HAS_TRITON", False)
+    assert default_backend(torch.device("cuda")) == "torch"
+    with pytest.raises(ValueError, match=r"^backend: .* 3.4 or newer; found (none|3.3)$"):
+        kdlab.distillation_loss(S, T, backend="triton")
+
+
+def test_the_oldest_triton_is_what_the_project_asks_for():
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f"triton>={'.'.join(map(str, functional.OLDEST_TRITON))};" in project
+    assert functional.triton_version() is None or functional._HAS_TRITON
 
 
 def test_soften():

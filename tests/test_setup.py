@@ -39,7 +39,7 @@ def test_conda_has_the_libraries_ranges():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = {d.replace("pytorch", "torch") for d in dependencies if isinstance(d, str)}
     lab = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["lab"]
-    from_pip = {"triton>=3.2; sys_platform == 'linux'", "mnist1d>=0.0.2"}
+    from_pip = {"triton>=3.4; sys_platform == 'linux'", "mnist1d>=0.0.2"}
     assert set(lab) - from_pip <= conda
 
 
