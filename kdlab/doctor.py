@@ -57,7 +57,8 @@ def diagnose() -> list[Check]:
         device = f"CPU, {torch.get_num_threads()} threads (no CUDA GPU that PyTorch can use)"
     backend = default_backend(torch.device("cuda" if cuda else "cpu"))
     found = triton_version()
-    triton = ".".join(map(str, found)) if found else f"missing (not needed on {sys.platform})"
+    triton = _version("triton") or _version("pytorch-triton")
+    triton = triton or f"missing (not needed on {sys.platform})"
     if found and found < OLDEST_TRITON:
         triton += f", older than {'.'.join(map(str, OLDEST_TRITON))}"
     good = found >= OLDEST_TRITON if found else sys.platform != "linux"
