@@ -272,8 +272,9 @@ def _check_choice(name: str, value: Any, choices: tuple) -> None:
         raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
+# Tuples of types below: the compiler of PyTorch 2.8 knows no unions.
 def _check_unit(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: got {_describe(value)}; expected a float in [0, 1]")
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: got {value}; expected a float in [0, 1]")
@@ -330,7 +331,7 @@ def _check_beta(beta: Any, logits: Tensor) -> float | Tensor:
             _check_device("beta", beta, logits)
         beta = beta.to(logits.device)
         return torch.where((beta > 0) & (beta < torch.inf), beta, torch.nan)
-    if isinstance(beta, bool) or not isinstance(beta, int | float):
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)):
         raise TypeError(f"beta: got {_describe(beta)}; expected a float or a tensor")
     if not 0 < beta < float("inf"):
         raise ValueError(f"beta: got {beta}; expected a finite number above 0")
@@ -390,7 +391,7 @@ def _check_denominator(denominator: Any, reduction: str, student: Tensor) -> Non
             )
         if denominator.is_cuda and denominator.device != student.device:
             _check_device("denominator", denominator, student)
-    elif isinstance(denominator, bool) or not isinstance(denominator, int | float):
+    elif isinstance(denominator, bool) or not isinstance(denominator, (int, float)):
         raise TypeError(f"denominator: got {_describe(denominator)}; expected a float or a tensor")
     elif not denominator > 0:
         raise ValueError(f"denominator: got {denominator}; expected a number above 0")
