@@ -1,11 +1,16 @@
-"""The checks of 07_inside_the_kernel tell the usual mistakes apart."""
+"""The checks of 07_inside_the_kernel tell the usual mistakes apart; what it shows was measured."""
 
+import ast
+import json
 import math
+import re
 
 import pytest
 import torch
 
 from kdlab import course
+
+from .stored import NOTEBOOKS, markdown, read
 
 
 def merge(x, y, scale=True):
@@ -86,3 +91,23 @@ def test_right_answers_pass(name):
 def test_wrong_answers_get_a_hint(name, answer, words):
     verdict = course.check(name, answer)
     assert not verdict.passed and words in verdict.words, verdict
+
+
+def test_its_times_and_counters_are_those_of_the_files():
+    (cell,) = (c for c in read("07_inside_the_kernel").cells if c.source.startswith("# Milli"))
+    path = NOTEBOOKS.parent / re.match(r".*; (\S+\.json)", cell.source)[1]
+    shown = ast.literal_eval(re.search(r"measured = (\{.*?\n\})", cell.source, re.DOTALL)[1])
+    tables = json.loads(path.read_text())["runs"][-1]["tables"]
+    names = ("look-back, as it was", "teams: 4w, 1 loads, 8 tiles, 4 programs")
+    names += ("mse_logits, one sweep (differences.py)",)
+    found = [[t["ms"][name] for t in tables] for name in names]
+    assert list(map(list, shown.values())) == [*found, [t["copy_ms"] for t in tables]]
+    counters = json.loads((path.parent / path.name.replace("tiles-", "counters-")).read_text())
+    logits = counters["rows"] * counters["classes"]
+    moved = counters["dram__bytes_read.sum"] + counters["dram__bytes_write.sum"]
+    link = counters["lts__ltcfabric2ltc_cycles_active.avg.pct_of_peak_sustained_elapsed"]
+    text = (
+        f"{moved / logits:.1f} bytes a class, and the link between L2's halves is busy {link:.0f} %"
+    )
+    assert text in markdown(read("07_inside_the_kernel"))
+    assert 0.19 < counters["samples"]["listening"] < 0.21  # a fifth
