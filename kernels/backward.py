@@ -10,6 +10,7 @@ from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import (
     as_number,
     less_label,
+    log_ratios,
     slope,
     slope_teacher,
     soften,
@@ -92,15 +93,17 @@ def backward_kernel(
         if DIVERGENCE == MSE_LOGITS:
             out = 2 * tl.where(s == t, 0.0, t - s)
         else:
-            _x_s, _x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
+            x_s, x_t, q, p = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
+            _ratio, ratio = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
             scale = 1 / b if TEMPERATURE_SCALING else b
-            out = scale * slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE)
+            out = scale * slope_teacher(q, p, ratio, dot_t, mix, DIVERGENCE)
         out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
         out = out.to(grad_teacher.dtype.element_ty)
         tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
     if FOR_BETA:
-        x_s, x_t, q, p, log_ratio = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
-        towards = slope(q, p, log_ratio, dot_s, mix, DIVERGENCE) * x_s
-        other = slope_teacher(q, p, log_ratio, dot_t, mix, DIVERGENCE) * x_t
+        x_s, x_t, q, p = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
+        of_student, of_teacher = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
+        towards = slope(q, p, of_student, dot_s, mix, DIVERGENCE) * x_s
+        other = slope_teacher(q, p, of_teacher, dot_t, mix, DIVERGENCE) * x_t
         part = tl.where(x_s == low, 0.0, towards) + tl.where(x_t == low, 0.0, other)
         tl.store(beta_parts + program, tl.sum(part, 0) * LN_2)

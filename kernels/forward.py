@@ -33,7 +33,6 @@ from kdlab.kernels.row_state import (
 from kdlab.kernels.softened import (
     as_number,
     less_label,
-    soften,
     spread,
     spread_finish,
     student_gradient,
@@ -220,15 +219,13 @@ def spread_sweep(
     ALIGNED: tl.constexpr,
 ):
     """The second sweep of js and tv, from the end backwards: what was read last is still in L2."""
-    m_s, z_s, m_t, z_t, _z_1 = softmaxes
     dot_s = tl.zeros((BLOCK // VECTOR,), ACC)
     dot_t = dot_s
     soft = dot_s
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, False)
-        more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
+        more_s, more_t, more_soft = spread(s, t, c, softmaxes, mix, DIVERGENCE, False)
         dot_s += more_s
         dot_t += more_t
         soft += more_soft
@@ -358,8 +355,7 @@ def forward_kernel(
     m_s, z_s, m_t, z_t, z_1 = softmaxes
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
-            _x_s, _x_t, q, p, _log_ratio = soften(s, t, c, m_s, z_s, m_t, z_t, True)
-            dot_s, dot_t, soft = spread(q, p, mix, DIVERGENCE)
+            dot_s, dot_t, soft = spread(s, t, c, softmaxes, mix, DIVERGENCE, True)
             dot_s, dot_t, soft, _soft = across(dot_s, dot_t, soft, soft)
         else:
             dot_s, dot_t, soft = spread_sweep(

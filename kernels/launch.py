@@ -1,7 +1,7 @@
 """Tile sizes, warps and launches: the same functions as `kdlab.rows`, through Triton."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -74,17 +74,20 @@ def whole_tile(classes: int, divergence: str, sizes: tuple[int, ...], aligned: b
     return _tile(block, block // (32 * each) or 1, sizes)
 
 
-def sweep_tile(sizes: tuple[int, ...]) -> Tile:
-    """For rows that are swept tile by tile: two 128-bit loads a tensor a thread, four warps.
+def sweep_tile(divergence: str, sizes: tuple[int, ...]) -> Tile:
+    """For rows that are swept tile by tile: two 128-bit loads a tensor a thread, four warps; for
+    js, which spills at sixteen logits a thread, half of that in half precision.
 
     Small programs, so that many share a multiprocessor and some of them always wait for memory
     while others compute; and few warps, since what a program does once, for its part, each of them
     does: `benchmarks/results/tiles-*.json`.
 
-    >>> sweep_tile((2, 2)), sweep_tile((4, 4))
+    >>> sweep_tile("kl", (2, 2)), sweep_tile("kl", (4, 4))
     (Tile(block=2048, vector=8, warps=4), Tile(block=1024, vector=4, warps=4))
     """
     each, warps = 32 // min(sizes), 4
+    if divergence == "js":
+        each = min(each, 8)
     if 8 in sizes:
         each, warps = 4, 8
     return _tile(min(MAX_BLOCK, 32 * each * warps), warps, sizes)
@@ -204,10 +207,20 @@ def told(divergence: str, soft: bool, hard: bool) -> int:
     return sum(1 << k for k, name in enumerate(FIELDS) if name in fields)
 
 
-def team_options() -> dict[str, int]:
-    """As `compiler_options`, with the registers that let `TEAM_PROGRAMS` run at once."""
+def team_options(architecture: int) -> dict[str, Any]:
+    """As `compiler_options`, with the registers that let `TEAM_PROGRAMS` run at once on an
+    sm_<architecture>. For sm_80, ptxas is asked to use few: else it spills some of what a row needs
+    once. So it does for sm_100, up to 40 bytes, whatever it is asked.
+    """
     registers = 65_536 // (32 * TEAM_WARPS * TEAM_PROGRAMS)
-    return {"num_warps": TEAM_WARPS, "maxnreg": registers, "enable_fp_fusion": False}
+    options: dict[str, Any] = {
+        "num_warps": TEAM_WARPS,
+        "maxnreg": registers,
+        "enable_fp_fusion": False,
+    }
+    if architecture < 90:
+        options["ptx_options"] = "--register-usage-level=0"
+    return options
 
 
 def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
@@ -286,7 +299,7 @@ def forward(
     tile = whole_tile(classes, settings.divergence, sizes, _aligned(student, teacher))
     one_tile = classes <= tile.block
     if not one_tile:
-        tile = sweep_tile(sizes)
+        tile = sweep_tile(settings.divergence, sizes)
     constants = _constants(settings, keep, dtype)
     if gradient_scale is not None and not one_tile:
         if settings.divergence == "mse_logits" and not settings.hard:
@@ -448,6 +461,7 @@ def _by_teams(
     states = loss.new_full((rows, len(FIELDS), by.members), -1, dtype=torch.int32)
     sums = loss.new_full((rows, 3, by.members) if spread else (0,), -1, dtype=torch.int32)
     with _device_of(student):
+        architecture = triton.runtime.driver.active.get_current_target().arch
         team_kernel[(teams * by.members,)](
             student,
             teacher,
@@ -474,7 +488,7 @@ def _by_teams(
             **team_sizes(by.tiles, by.tile),
             launch_cooperative_grid=True,
             **constants,
-            **team_options(),
+            **team_options(architecture),
         )
 
 

@@ -152,7 +152,7 @@ def tile_of(
         return team_tile(sizes[0])
     if "one tile" in kernel or "backward" in kernel:
         return whole_tile(classes, divergence, sizes, aligned)
-    return sweep_tile(sizes)
+    return sweep_tile(divergence, sizes)
 
 
 def most_tiles(divergence: str, label_weight: float) -> int:
@@ -222,7 +222,7 @@ def compiled(
     target = GPUTarget("cuda", architecture, 32)
     options: dict[str, Any] = {"num_warps": tile.warps}
     if kernel == TEAMS:
-        options = team_options()
+        options = team_options(architecture)
     elif kernel != "scale in place":
         sizes = BYTES[dtype], BYTES[teacher_dtype or dtype]
         options = compiler_options(tile.warps, sizes, aligned)

@@ -20,6 +20,9 @@ from kdlab.kernels.row_state import (
     log1p,
 )
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+TINY = tl.constexpr(1e-37)  # about the smallest normal number
+
 
 @triton.jit
 def as_number(x, ACC: tl.constexpr):
@@ -29,29 +32,82 @@ def as_number(x, ACC: tl.constexpr):
 
 @triton.jit
 def soften(s, t, c, m_s, z_s, m_t, z_t, ONE_TILE: tl.constexpr):
-    """x_s, x_t (to base 2), q, p and log q − log p (NaN where both are masked) of one tile.
-
-    One logarithm of the quotient, which is near 1 for a student near its teacher: the difference of
-    two logarithms would have the rounding of each.
-    """
+    """x_s, x_t (to base 2), q and p of one tile."""
     x_s = exponent(s, c, m_s, ONE_TILE)
     x_t = exponent(t, c, m_t, ONE_TILE)
-    r_s = 1 / z_s
-    q = tl.exp2(x_s) * r_s
-    p = tl.exp2(x_t) * (1 / z_t)
-    apart = tl.where(z_t == z_s, 0.0, tl.log(z_t * r_s))
-    return x_s, x_t, q, p, (x_s - x_t) * LN_2 + apart
+    return x_s, x_t, tl.exp2(x_s) * (1 / z_s), tl.exp2(x_t) * (1 / z_t)
 
 
 @triton.jit
-def log_mixture(q, p, mix):
-    """log(m / q) for m = mix p + (1 − mix) q: log1p of the relative difference; finite at q = 0.
+def log_quotient(x_s, x_t, z_s, z_t):
+    """log q − log p, NaN where both are masked.
 
-    1e-37 stands for the smallest normal number, so that the quotient cannot overflow. Dividing by a
-    square root twice costs less than dividing once: the hardware has its reciprocal.
+    One logarithm of z_t / z_s, which is near 1 for a student near its teacher: the difference of
+    two logarithms would have the rounding of each.
     """
-    root = tl.rsqrt(tl.maximum(q, 1e-37))
-    return log1p(mix * (p - q) * root * root)
+    apart = tl.where(z_t == z_s, 0.0, tl.log(z_t * (1 / z_s)))
+    return (x_s - x_t) * LN_2 + apart
+
+
+@triton.jit
+def log2_fast(x):
+    """log₂ x for normal x, by the hardware's one instruction: within 2⁻²² between ½ and 2, to 2⁻²²
+    of itself elsewhere (PTX ISA, lg2.approx). `tl.log2` takes some twenty."""
+    if INTERPRETED or x.dtype == tl.float64:
+        out = tl.log2(x)
+    else:
+        out = tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return out
+
+
+@triton.jit
+def log2_near(x):
+    """log₂(1 + x) for |x| < ⅛, to 2⁻²² of itself in float32: x times the polynomial of degree 5
+    whose relative error is the least, 2⁻²⁵; rounding adds the rest."""
+    if x.dtype == tl.float64:
+        out = log1p(x) * LOG2_E
+    else:
+        out = tl.fma(x, -0.24535789, 0.29343879)
+        out = tl.fma(x, out, -0.36063641)
+        out = tl.fma(x, out, 0.4808695)
+        out = tl.fma(x, out, -0.72134757)
+        out = x * tl.fma(x, out, 1.44269502)
+    return out
+
+
+@triton.jit
+def log2_quotient(q, inverse, difference):
+    """log₂(q / m) from 1 / m and q / m − 1, which is exact where q and m are near each other;
+    finite at q = 0, NaN where the difference is."""
+    quotient = tl.maximum(q * inverse, TINY)
+    return tl.where(tl.abs(difference) >= 0.125, log2_fast(quotient), log2_near(difference))
+
+
+@triton.jit
+def log2_shares(q, p, mix):
+    """log₂(q / m) and log₂(p / m) for m = mix p + (1 − mix) q.
+
+    Dividing by a square root twice costs less than dividing once: the hardware has its reciprocal.
+    """
+    root = tl.rsqrt(tl.maximum(tl.fma(p, mix, (1 - mix) * q), TINY))
+    inverse = root * root
+    apart = (p - q) * inverse
+    of_q = log2_quotient(q, inverse, -mix * apart)
+    return of_q, log2_quotient(p, inverse, (1 - mix) * apart)
+
+
+@triton.jit
+def log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
+    """What the slopes of student and teacher ask for: log q − log p and its negative; for js,
+    log₂(q / m) and log₂(p / m)."""
+    if DIVERGENCE == JS:
+        of_student, of_teacher = log2_shares(q, p, mix)
+    else:
+        of_student = log_quotient(x_s, x_t, z_s, z_t)
+        of_teacher = -of_student
+    return of_student, of_teacher
 
 
 @triton.jit
@@ -61,11 +117,14 @@ def sign(x):
 
 
 @triton.jit
-def spread(q, p, mix, DIVERGENCE: tl.constexpr):
+def spread(s, t, c, softmaxes, mix, DIVERGENCE: tl.constexpr, ONE_TILE: tl.constexpr):
     """A lane's part of the second sweep's sums: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
+    m_s, z_s, m_t, z_t, _z_1 = softmaxes
+    _x_s, _x_t, q, p = soften(s, t, c, m_s, z_s, m_t, z_t, ONE_TILE)
     if DIVERGENCE == JS:
-        dot_s = -tl.sum(q * log_mixture(q, p, mix), 1)
-        dot_t = -tl.sum(p * log_mixture(p, q, 1 - mix), 1)
+        share_s, share_t = log2_shares(q, p, mix)
+        dot_s = tl.sum(q * share_s, 1) * LN_2
+        dot_t = tl.sum(p * share_t, 1) * LN_2
         soft = dot_s * 0
     else:
         dot_s = tl.sum(q * sign(q - p), 1)
@@ -84,14 +143,15 @@ def spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
 
 
 @triton.jit
-def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
-    """∂D/∂(β z_s) of each class: formulas in `kdlab.divergences.slope`."""
+def slope(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
+    """∂D/∂(β z_s) of each class: formulas in `kdlab.divergences.slope`. `ratio`: see
+    `log_ratios`."""
     if DIVERGENCE == KL:
         out = q - p
     elif DIVERGENCE == REVERSE_KL:
-        out = tl.where(q == 0, q, q * (log_ratio - dot))
+        out = tl.where(q == 0, q, q * (ratio - dot))
     elif DIVERGENCE == JS:
-        out = (1 - mix) * q * (-log_mixture(q, p, mix) - dot)
+        out = q * tl.fma(ratio, (1 - mix) * LN_2, (mix - 1) * dot)
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
@@ -100,14 +160,14 @@ def slope(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
 
 
 @triton.jit
-def slope_teacher(q, p, log_ratio, dot, mix, DIVERGENCE: tl.constexpr):
+def slope_teacher(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
     """∂D/∂(β z_t) of each class: `slope` with student and teacher exchanged."""
     if DIVERGENCE == KL:
-        out = slope(p, q, -log_ratio, dot, 1 - mix, REVERSE_KL)
+        out = slope(p, q, ratio, dot, 1 - mix, REVERSE_KL)
     elif DIVERGENCE == REVERSE_KL:
-        out = slope(p, q, -log_ratio, dot, 1 - mix, KL)
+        out = slope(p, q, ratio, dot, 1 - mix, KL)
     else:
-        out = slope(p, q, -log_ratio, dot, 1 - mix, DIVERGENCE)
+        out = slope(p, q, ratio, dot, 1 - mix, DIVERGENCE)
     return out
 
 
@@ -146,10 +206,9 @@ def student_gradient(
                 u = tl.exp2(exponent(t, beta * LOG2_E, m_t, ONE_TILE))
                 out = scale / z_s * tl.fma(u, -tl.where(z_s == z_t, 1.0, z_s / z_t), v)
             else:
-                _x_s, _x_t, q, p, log_ratio = soften(
-                    s, t, beta * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE
-                )
-                out = scale * slope(q, p, log_ratio, dot_s, mix, DIVERGENCE)
+                x_s, x_t, q, p = soften(s, t, beta * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
+                ratio, _ratio = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
+                out = scale * slope(q, p, ratio, dot_s, mix, DIVERGENCE)
     if HARD:
         out = tl.fma(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), g * label_weight / z_1, out)
     return out

@@ -41,7 +41,7 @@ from kdlab.kernels.row_state import (
     total,
     with_maxima,
 )
-from kdlab.kernels.softened import as_number, soften, spread, spread_finish, student_gradient
+from kdlab.kernels.softened import as_number, spread, spread_finish, student_gradient
 
 UNWRITTEN = tl.constexpr(-1)  # all ones: a NaN that no arithmetic gives
 NO_LOGIT = tl.constexpr(-0x800000)  # −∞
@@ -186,15 +186,13 @@ def part_spread(
     VECTOR: tl.constexpr,
 ):
     """tv's sums over the part in s and t."""
-    m_s, z_s, m_t, z_t, _z_1 = softmaxes
     dot_s = tl.zeros((BLOCK // VECTOR,), ACC)
     dot_t = dot_s
     soft = dot_s
     for k in tl.static_range(len(s)):
-        _x_s, _x_t, q, p, _log_ratio = soften(
-            widen(s[k], ACC), widen(t[k], ACC), c, m_s, z_s, m_t, z_t, False
+        more_s, more_t, more_soft = spread(
+            widen(s[k], ACC), widen(t[k], ACC), c, softmaxes, mix, DIVERGENCE, False
         )
-        more_s, more_t, more_soft = spread(q, p, mix, DIVERGENCE)
         dot_s += more_s
         dot_t += more_t
         soft += more_soft

@@ -410,6 +410,7 @@ COMPUTE: dict[str, Callable[..., np.ndarray]] = {
     "xor": np.bitwise_xor,
     "not": np.invert,
     "ex2": lambda x: np.exp2(x.astype(np.float64)),
+    "lg2": lambda x: np.log2(x.astype(np.float64)),
     "rsqrt": lambda x: 1 / np.sqrt(x.astype(np.float64)),
     "rcp": lambda x: 1 / x,
     "bfe": bit_field,

@@ -1,8 +1,9 @@
 """The kernels with functions as inexact as a GPU's, which the interpreter's are not.
 
-Bounds from NVIDIA: ex2.approx 2 ulp, rsqrt.approx 2^-22.9, full-range division 2 ulp (PTX ISA);
-logf 1 ulp (libdevice). Errors up to the bound are drawn by hashing the argument, so that the same
-argument always gives the same result. Powers of two with an integer exponent are exact.
+Bounds from NVIDIA: ex2.approx 2 ulp, lg2.approx 2^-22, rsqrt.approx 2^-22.9, full-range division
+2 ulp (PTX ISA); logf 1 ulp (libdevice). Errors up to the bound are drawn by hashing the argument,
+so that the same argument always gives the same result. Powers of two with an integer exponent are
+exact.
 """
 
 import os
@@ -39,6 +40,13 @@ def log(x):
     return inexact(np.log(x.astype(np.float64)), x, 2**-23)
 
 
+def log2(x):
+    """lg2.approx: within 2⁻²² between ½ and 2, elsewhere to 2⁻²² of itself."""
+    exact = np.log2(x.astype(np.float64))
+    near = (x > 0.5) & (x < 2)
+    return np.where(near, exact + 2**-22 * noise(x), exact * (1 + 2**-22 * noise(x))).astype("f")
+
+
 def rsqrt(x):
     return inexact(1 / np.sqrt(x.astype(np.float64)), x, 2**-22.9)
 
@@ -50,7 +58,7 @@ def divide(x, y):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    for name, function in (("exp2", exp2), ("log", log), ("rsqrt", rsqrt)):
+    for name, function in (("exp2", exp2), ("log", log), ("log2", log2), ("rsqrt", rsqrt)):
         approximate = lambda self, x, function=function: self.unary_op(x, function)  # noqa: E731
         monkeypatch.setattr(InterpreterBuilder, f"create_{name}", approximate)
     approximate = lambda self, x, y: self.binary_op(x, y, divide)  # noqa: E731
