@@ -23,9 +23,11 @@ from kdlab.kernels.row_state import (
     finish,
     finite_max,
     gather,
+    in_reach,
     maxima,
     no_sums,
     plain,
+    settle,
     single,
     total,
     with_maxima,
@@ -169,7 +171,7 @@ def sweep(
     if not plain(state, DIVERGENCE, SOFT, HARD):
         state = careful_sweep(student, teacher, begin, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK,
                               VECTOR, ALIGNED)  # fmt: skip
-    return state
+    return settle(state, c, DIVERGENCE, SOFT, HARD)
 
 
 @triton.jit
@@ -351,6 +353,7 @@ def forward_kernel(
         state = sweep(
             student, teacher, 0, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED
         )
+        state = in_reach(state, c, DIVERGENCE, SOFT, HARD)
     softmaxes = softmaxes_of(state)
     m_s, z_s, m_t, z_t, z_1 = softmaxes
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
@@ -457,7 +460,8 @@ def join(
         part = first + tl.arange(0, JOIN)
         more = load_states(states + part * N_FIELDS, part < parts)
         state = combine(state, more, c, DIVERGENCE, SOFT, HARD)
-    return collapse(state, c, DIVERGENCE, SOFT, HARD)
+    state = collapse(state, c, DIVERGENCE, SOFT, HARD)
+    return in_reach(state, c, DIVERGENCE, SOFT, HARD)
 
 
 @triton.jit

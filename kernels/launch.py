@@ -39,7 +39,7 @@ _SOFTMAXES = ("m_s", "z_s", "m_t", "z_t")
 TOLD = {
     "kl": (*_SOFTMAXES, "w", "a"),
     "reverse_kl": (*_SOFTMAXES, "w", "a"),
-    "mse": (*_SOFTMAXES, "w", "uu", "vv", "ww", "wv"),
+    "mse": (*_SOFTMAXES, "w", "a", "uu", "vv", "ww", "wv"),
     "mse_logits": ("sq",),
     "tv": _SOFTMAXES,
 }
@@ -148,8 +148,8 @@ def team_tiles(divergence: str, hard: bool) -> tuple[int, ...]:
     if divergence not in TOLD:
         return ()
     if not hard:
-        return (8, 6, 5)
-    return (5,) if divergence == "tv" else (6, 5)
+        return (6, 5) if divergence == "mse" else (8, 6, 5)
+    return (6, 5) if divergence in ("kl", "mse_logits") else (5,)
 
 
 def team_tile(size: int) -> Tile:

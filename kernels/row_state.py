@@ -6,7 +6,7 @@ maxima of the logits seen so far, v = 2^(c(z_s − m_s)) and u = 2^(c(z_t − m_
     m_s, z_s = Σ v     m_t, z_t = Σ u     w = Σ (u − v)                       both softmaxes
     a   = Σ u (c(z_t − m_t) − c(z_s − m_s))                                   kl
         = Σ v (c(z_s − m_s) − c(z_t − m_t))                                   reverse_kl
-    uu  = Σ u²    vv = Σ v²    ww = Σ (u − v)²    wv = Σ (u − v) v            mse
+    a   = Σ u v   uu = Σ u²    vv = Σ v²    ww = Σ (u − v)²    wv = Σ (u − v) v    mse
     sq  = Σ (z_t − z_s)²                                                      mse_logits
     z_1 = Σ exp(z_s − m_s)                                                    cross-entropy at T = 1
 
@@ -15,7 +15,8 @@ every sum is rescaled by what follows from that. The empty row is `empty`. That 
 order of joining is free, and its elements may be anything: here they are parts of a row, which
 programs share. Within a part m_s and m_t stay as they are (`gather`). They need not be its largest
 logits: those of one of its tiles will do, unless a later one is so much larger that something
-overflows (`plain`).
+overflows (`plain`). A part whose logits are all far below zero, as −10⁹ that stands for a mask, is
+as good as masked (`settle`), and a row whose largest logit is as far away gives NaN (`in_reach`).
 
 The loss comes from sums of u − v rather than from the difference of two large sums, because a
 student near its teacher has u ≈ v and log Z_s − log Z_t or Σp² − 2Σpq + Σq² would cancel away every
@@ -45,6 +46,71 @@ FIELDS = ("m_s", "z_s", "m_t", "z_t", "w", "a", "uu", "vv", "ww", "wv", "sq", "z
 def finite_max(m):
     """The maximum to subtract: 0 in place of −inf, so that exp(−inf − m) is 0 and never NaN."""
     return tl.where(m == float("-inf"), 0.0, m)
+
+
+@triton.jit
+def farthest(ACC: tl.constexpr):
+    """How far from zero c m may be so that 2^(c z − c m), c m rounded, is near 1 at z = m."""
+    return tl.full((), 2.0**58 if ACC == tl.float64 else 2.0**29, ACC)
+
+
+@triton.jit
+def settle(state, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """A part's state, in which a side that is all too far below zero has nothing to say.
+
+    Its powers of two mean nothing then. If the row has a larger logit elsewhere, they are 0 beside
+    that one's. If it has not, nothing is left of the row: NaN. But for kl the student's maximum
+    stays where there is a teacher, since how far below it is belongs to a (infinitely, if c m
+    overflows); reverse_kl likewise.
+    """
+    m_s, z_s, m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = state
+    low = -farthest(z_s.dtype)
+    if HARD:
+        z_1 = tl.where(m_s * LOG2_E < low, 0.0, z_1)
+    if SOFT and DIVERGENCE != MSE_LOGITS:
+        no_s = m_s * c < low
+        no_t = m_t * c < low
+        z_s = tl.where(no_s, 0.0, z_s)
+        z_t = tl.where(no_t, 0.0, z_t)
+        w = tl.where(no_s, z_t, tl.where(no_t, -z_s, w))
+        inf = float("inf")
+        if DIVERGENCE == KL:
+            overflow = m_s * c == -inf
+            a = tl.where(overflow, inf, a)
+            a = tl.where(no_t, 0.0, a)
+            m_s = tl.where((no_s & no_t) | overflow, -inf, m_s)
+            m_t = tl.where(no_t, -inf, m_t)
+        elif DIVERGENCE == REVERSE_KL:
+            a = tl.where(m_t * c == -inf, inf, a)
+            a = tl.where(no_s, 0.0, a)
+            m_t = tl.where((no_s & no_t) | (m_t * c == -inf), -inf, m_t)
+            m_s = tl.where(no_s, -inf, m_s)
+        else:
+            m_s = tl.where(no_s, -inf, m_s)
+            m_t = tl.where(no_t, -inf, m_t)
+        if DIVERGENCE == MSE:
+            a = tl.where(no_s | no_t, 0.0, a)
+            uu = tl.where(no_t, 0.0, uu)
+            vv = tl.where(no_s, 0.0, vv)
+            ww = tl.where(no_s, uu, tl.where(no_t, vv, ww))
+            wv = tl.where(no_s, 0.0, tl.where(no_t, -vv, wv))
+    return m_s, z_s, m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1
+
+
+@triton.jit
+def in_reach(state, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD: tl.constexpr):
+    """A row's state, with NaN for its normalisers where a maximum is too far from zero: by half of
+    what a part may be, so that no part that counts was left out."""
+    m_s, z_s, m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = state
+    limit = 0.5 * farthest(z_s.dtype)
+    if HARD:
+        z_1 = tl.where(tl.abs(finite_max(m_s) * LOG2_E) > limit, float("nan"), z_1)
+    if SOFT and DIVERGENCE != MSE_LOGITS:
+        far = tl.abs(finite_max(m_s) * c) > limit
+        far = far | (tl.abs(finite_max(m_t) * c) > limit)
+        z_s = tl.where(far, float("nan"), z_s)
+        z_t = tl.where(far, float("nan"), z_t)
+    return m_s, z_s, m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1
 
 
 @triton.jit
@@ -119,6 +185,7 @@ def gather(
             elif DIVERGENCE == REVERSE_KL:
                 a += weighted(v, x_s, x_t, CAREFUL)
             elif DIVERGENCE == MSE:
+                a += tl.sum(u * v, 1)
                 uu += tl.sum(u * u, 1)
                 vv += tl.sum(v * v, 1)
                 ww += tl.sum((u - v) * (u - v), 1)
@@ -225,7 +292,8 @@ def rescaled(x, m_s, m_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD:
     """The sums of state x about the new maxima m_s ≥ x's and m_t ≥ x's (neither −inf)."""
     x_m_s, z_s, x_m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
-        z_1 = z_1 * tl.exp2(x_m_s * LOG2_E - m_s * LOG2_E)
+        shift = x_m_s * LOG2_E - m_s * LOG2_E
+        z_1 = z_1 * tl.exp2(tl.where(x_m_s == m_s, 0.0, shift))  # not −∞ − −∞ of lowest numbers
     if SOFT and DIVERGENCE != MSE_LOGITS:
         shift_s = c * x_m_s - c * m_s
         shift_t = c * x_m_t - c * m_t
@@ -233,19 +301,30 @@ def rescaled(x, m_s, m_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD:
         c_t = tl.exp2(shift_t)
         slip = c_t - c_s
         if DIVERGENCE == KL or DIVERGENCE == REVERSE_KL:
-            # A tile that one side masks whole has no shift to speak of: its a is 0 or +inf already.
+            # A part that one side masks whole has no shift to speak of: its a is 0 or +inf already.
+            # Nor has one of which nothing is left, however far the other side's maximum is.
             masked = (x_m_s == float("-inf")) | (x_m_t == float("-inf"))
             if DIVERGENCE == KL:
+                masked = masked | (c_t == 0)
                 moved = c_t * (a + tl.where(masked, 0.0, (shift_t - shift_s) * z_t))
             else:
+                masked = masked | (c_s == 0)
                 moved = c_s * (a + tl.where(masked, 0.0, (shift_s - shift_t) * z_s))
             a = tl.where(a == float("inf"), a, moved)
         elif DIVERGENCE == MSE:
-            ww = c_t * c_t * ww + 2 * c_t * slip * wv + slip * slip * vv
-            wv = c_s * (c_t * wv + slip * vv)
+            # As for w below; Σ (u − v) u = uu − a. But a − vv has fewer digits than wv unless v is
+            # so large that they are far apart.
+            large = vv > 4 * uu
+            by_v = c_t * c_t * ww + 2 * c_t * slip * wv + slip * slip * vv
+            by_u = c_s * c_s * ww + 2 * c_s * slip * (uu - a) + slip * slip * uu
+            ww = tl.where(large, by_u, by_v)
+            wv = c_s * tl.where(large, c_t * a - c_s * vv, c_t * wv + slip * vv)
+            a = c_s * c_t * a
             uu = c_t * c_t * uu
             vv = c_s * c_s * vv
-        w = c_t * w + slip * z_s
+        # c_t u − c_s v = c_t (u − v) + slip v = c_s (u − v) + slip u: by the smaller of the two, so
+        # that nothing large cancels.
+        w = tl.where(z_s > z_t, c_s * w + slip * z_t, c_t * w + slip * z_s)
         z_s = c_s * z_s
         z_t = c_t * z_t
     return z_s, z_t, w, a, uu, vv, ww, wv, sq, z_1
@@ -312,18 +391,15 @@ def finish(state, DIVERGENCE: tl.constexpr):
         if DIVERGENCE == MSE:
             r = w / z_s
             near = (ww - 2 * wv * r + vv * r * r) / (z_t * z_t)
-            uv = wv + vv
-            apart = uu / (z_t * z_t) - 2 * uv / (z_t * z_s) + vv / (z_s * z_s)
+            apart = uu / (z_t * z_t) - 2 * a / (z_t * z_s) + vv / (z_s * z_s)
             soft = tl.where(close, near, apart)
             soft = tl.where(soft < 0, 0.0, soft)
-            dot_s = tl.where(
-                close, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - uv / (z_s * z_t)
-            )
+            dot_s = tl.where(close, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - a / (z_s * z_t))
             # Σ p (p − q)
             dot_t = tl.where(
                 close,
-                ((ww + wv) - r * uv) / (z_t * z_t),
-                uu / (z_t * z_t) - uv / (z_t * z_s),
+                ((ww + wv) - r * a) / (z_t * z_t),
+                uu / (z_t * z_t) - a / (z_t * z_s),
             )
         else:
             log_ratio = tl.where(close, log1p(-w / z_t), tl.log(z_s) - tl.log(z_t))

@@ -33,11 +33,14 @@ from kdlab.kernels.row_state import (
     TV,
     across,
     collapse,
+    farthest,
     finish,
     gather,
+    in_reach,
     maxima,
     no_sums,
     plain,
+    settle,
     total,
     with_maxima,
 )
@@ -46,11 +49,10 @@ from kdlab.kernels.softened import as_number, spread, spread_finish, student_gra
 UNWRITTEN = tl.constexpr(-1)  # all ones: a NaN that no arithmetic gives
 NO_LOGIT = tl.constexpr(-0x800000)  # −∞
 ALL_THREE = tl.constexpr(0b111)
-# Stands past the end of a row, where −∞ would need care: its exponential is 0 beside any larger
-# logit than FLOOR, at any 1/T above SMALLEST.
+# Stands past the end of a row, where −∞ would need care: its exponential is 0 beside any logit that
+# is not too far from zero (`farthest`), at any c above SMALLEST.
 PADDING = tl.constexpr(-(2.0**120))
-FLOOR = tl.constexpr(-(2.0**100))
-SMALLEST = tl.constexpr(2.0**-100)
+SMALLEST = tl.constexpr(2.0**-80)
 
 
 @triton.jit
@@ -165,11 +167,15 @@ def part_state(
             sums = gather(sums, x, x, m_s, m_t, c, DIVERGENCE, False, True, False,
                           False)  # fmt: skip
     state = with_maxima(m_s, m_t, total(sums, DIVERGENCE, SOFT, HARD))
-    padded = (m_s > FLOOR) & (m_t > FLOOR) & (c > SMALLEST)
-    if not (plain(state, DIVERGENCE, SOFT, HARD) & padded):
+    low = -farthest(ACC)
+    near = (m_s * c > low) & (m_t * c > low) & (c > SMALLEST)
+    if HARD:
+        near = near & (m_s * LOG2_E > low)
+    if not (plain(state, DIVERGENCE, SOFT, HARD) & near):
         # In smaller tiles: there are registers for no more beside those that are held.
         state = careful_sweep(student, teacher, begin, end, c, DIVERGENCE, SOFT, HARD, ACC,
                               BLOCK // 4, VECTOR // 4, True)  # fmt: skip
+        state = settle(state, c, DIVERGENCE, SOFT, HARD)
     return state
 
 
@@ -264,6 +270,7 @@ def team_kernel(
             tell(row_states + part, parts, state, USED)
             state = heard(row_states, parts, USED, N_FIELDS, LANES)
             state = collapse(state, c, DIVERGENCE, SOFT, HARD)
+            state = in_reach(state, c, DIVERGENCE, SOFT, HARD)
             softmaxes = softmaxes_of(state)
             m_s, z_s, m_t, z_t, z_1 = softmaxes
             s = held(s)

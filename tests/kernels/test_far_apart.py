@@ -1,0 +1,96 @@
+"""Logits that are far from each other, or from zero, in rows of several tiles."""
+
+import os
+from itertools import product
+
+import pytest
+import torch
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
+
+from kdlab.kernels import launch
+
+import kdlab
+from tests.oracle import oracle, peer
+
+SOFTENED = ["kl", "reverse_kl", "js", "mse", "tv"]
+CLASSES = 9_000
+LOWEST = torch.finfo(torch.float32).min
+
+
+def backends(s, t, reduction, **settings):
+    """Loss and gradient by PyTorch and by the kernels."""
+    for backend in ("torch", "triton"):
+        z = s.clone().requires_grad_()
+        loss = kdlab.distillation_loss(z, t, reduction=reduction, backend=backend, **settings)
+        yield loss.detach(), *torch.autograd.grad(loss.sum(), z)
+
+
+@pytest.fixture(params=[1, 20], ids=["a program a row", "shared rows"])
+def programs(request, monkeypatch):
+    monkeypatch.setattr(launch, "programs_that_fill", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("masked", ["student", "teacher", "both"])
+@pytest.mark.parametrize(("mask", "beta"), [(-1e9, 0.7), (LOWEST, 0.5), (LOWEST, 2.0)])
+@pytest.mark.parametrize("divergence", SOFTENED)
+def test_masks_that_are_numbers(divergence, mask, beta, masked, reduction):
+    """Whole parts of a row at what stands for −∞ in much code, as where all but the teacher's best
+    classes were dropped. β times the lowest number may be −∞ indeed."""
+    s, t = torch.randn(2, 2, CLASSES)
+    s[0, 130] = t[0, 130] = 400.0
+    keep = torch.zeros(2, CLASSES, dtype=torch.bool)
+    keep[:, 100:150] = True
+    keep[1, 6_000] = True
+    if masked != "teacher":
+        s[~keep] = mask
+    if masked != "student":
+        t[~keep] = mask
+    labels = torch.tensor([120, 6_000])
+    given = dict(labels=labels, label_weight=0.3, beta=beta, divergence=divergence)
+    (loss, grad), (found, found_grad) = backends(s, t, reduction, **given)
+    torch.testing.assert_close(found, loss, rtol=3e-6, atol=1e-6)
+    if loss.isfinite().all():
+        torch.testing.assert_close(found_grad, grad, rtol=1e-4, atol=1e-6)
+
+
+# Where they are as sure of the same class, T² D and its gradient are nearly 0: hence 1 + ….
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("peak", [10.0, 20.0, 40.0])
+@pytest.mark.parametrize("divergence", SOFTENED)
+def test_peaks_in_different_tiles(divergence, peak, reduction):
+    """Each side sure of a class, in another tile than the one whose maximum the sums are about."""
+    places = (5, 8_990)
+    for student_at, teacher_at, noise in product((None, *places), (None, *places), (0, 1)):
+        s, t = noise * torch.randn(2, 1, CLASSES)
+        for z, place in ((s, student_at), (t, teacher_at)):
+            if place is not None:
+                z[:, place] += peak
+        exact, exact_grad = oracle(s, t, divergence=divergence)
+        eager, eager_grad = peer(s, t, divergence=divergence)
+        _, (loss, grad) = backends(s, t, reduction, divergence=divergence)
+        slack = 2e-6 * (1 + exact.sum())
+        assert (loss - exact.sum()).abs().max() <= 4 * (eager - exact).abs().max() + slack
+        gap, eager_gap = (grad - exact_grad).norm(), (eager_grad - exact_grad).norm()
+        assert gap <= 4 * eager_gap + 1e-5 * (1 + exact_grad.norm())
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("divergence", SOFTENED)
+def test_rows_far_from_zero_are_right_or_nan(divergence, sign):
+    for tenths in (60, 82, 84, 86, 92, 94, 97, 100, 106):
+        far = sign * torch.tensor(10.0 ** (tenths / 10))
+        step = torch.nextafter(far.abs(), torch.tensor(torch.inf)) - far.abs()
+        s, t = far + step * torch.randint(-3, 3, (2, 2, CLASSES))
+        s[1], t[1], t[1, :100] = far, far, far - step
+        wanted, found = backends(s, t, "sum", beta=0.7, divergence=divergence)
+        if found[0].isnan():
+            assert 0.7 * far.abs() > 1e8 and found[1].isnan().any()
+        else:
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+            assert far.abs() < 1e9
