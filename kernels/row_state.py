@@ -293,7 +293,8 @@ def rescaled(x, m_s, m_t, c, DIVERGENCE: tl.constexpr, SOFT: tl.constexpr, HARD:
     x_m_s, z_s, x_m_t, z_t, w, a, uu, vv, ww, wv, sq, z_1 = x
     if HARD:
         shift = x_m_s * LOG2_E - m_s * LOG2_E
-        z_1 = z_1 * tl.exp2(tl.where(x_m_s == m_s, 0.0, shift))  # not −∞ − −∞ of lowest numbers
+        shift = tl.where(x_m_s == float("-inf"), x_m_s, shift)
+        z_1 = z_1 * tl.exp2(tl.where(x_m_s == m_s, 0.0, shift))  # lowest numbers overflow
     if SOFT and DIVERGENCE != MSE_LOGITS:
         shift_s = c * x_m_s - c * m_s
         shift_t = c * x_m_t - c * m_t
