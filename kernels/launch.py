@@ -144,7 +144,8 @@ class Team(NamedTuple):
 
 def team_tiles(divergence: str, hard: bool) -> tuple[int, ...]:
     """How many tiles a member may hold, in up to 64 of a thread's 128 registers: as many as leave
-    room for the sums. js, with its logarithms, leaves room for none."""
+    room for the sums, of which mse has most, and more are alive with labels. js, with its
+    logarithms, leaves room for none."""
     if divergence not in TOLD:
         return ()
     if not hard:

@@ -41,8 +41,7 @@ def test_near_one_to_the_precision_that_is_stated():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mix", [0.5, 0.01, 0.99])
 def test_shares_of_any_two_probabilities(mix, dtype):
-    """From equal to forty orders of magnitude apart. Relative to the logarithm, or, far from m, to
-    what the smaller of the two quotients may be off by."""
+    """From equal to forty orders of magnitude apart."""
     p = torch.rand(N, dtype=dtype)
     q = p * 10 ** torch.linspace(-40, 0, N, dtype=dtype)
     q[: N // 2] = p[: N // 2] * (1 + 10 ** torch.linspace(-7, 0, N // 2, dtype=dtype))
