@@ -19,20 +19,28 @@ from torch import Tensor
 
 SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
 TAKES_X = tuple(SWAPPED)  # the others look at v and u alone; their x may hold anything
+TAKES_LOG_RATIO = ("reverse_kl", "tv")  # whose slopes ask for it
 LN_2 = math.log(2)
 
 
 @dataclass
 class Pair:
-    """Softened student and teacher of a few rows: x, v, u are (rows, V), the sums (rows, 1).
+    """Softened student and teacher of a few rows: the logits s and t, x, v and u are (rows, V),
+    what a row has one of is (rows, 1): β, maxima, sums.
 
     `scratch` and `scratch_2` are buffers like x. What has been made in them is kept, so that the
     slope finds what the value has left: `gap` in the first, which `swapped` shares, so that its
-    rounding is the same for both sides, and `product` in the second, which `swapped` overwrites.
+    rounding is the same for both sides, and `product`, and `sign` before that, in the second, which
+    `swapped` overwrites.
     """
 
     divergence: str
     mix: float
+    beta: Tensor
+    s: Tensor
+    t: Tensor
+    m_s: Tensor
+    m_t: Tensor
     x_s: Tensor
     x_t: Tensor
     v: Tensor
@@ -42,12 +50,14 @@ class Pair:
     scratch: Tensor
     scratch_2: Tensor
     mirror: "Pair | None" = None  # the one that this is the swapped of
+    saved_log_ratio: Tensor | None = None
 
     def swapped(self) -> "Pair":
         """The same with student and teacher exchanged."""
         name = SWAPPED.get(self.divergence, self.divergence)
-        sides = self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s
-        return Pair(name, 1 - self.mix, *sides, self.scratch, self.scratch_2, self)
+        logits = self.t, self.s, self.m_t, self.m_s
+        sides = *logits, self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s
+        return Pair(name, 1 - self.mix, self.beta, *sides, self.scratch, self.scratch_2, self)
 
     @cached_property
     def w_sum(self) -> Tensor:
@@ -59,6 +69,8 @@ class Pair:
         """log(Z_t / Z_s) = log(1 − Σw / Z_s) = −log(1 + Σw / Z_t), whichever adds to the 1."""
         if self.mirror is not None:
             return -self.mirror.log_ratio
+        if self.saved_log_ratio is not None:
+            return self.saved_log_ratio
         w_sum = self.w_sum
         return -w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
 
@@ -79,17 +91,33 @@ class Pair:
         return w.addcmul_(self.v, -w_sum / self.z_s), torch.where(far, self.z_s, self.z_t)
 
     @cached_property
+    def sign(self) -> Tensor:
+        """sgn(q − p) in `scratch_2`, by log(q/p) = β (s − t − (m_s − m_t)) + log(Z_t / Z_s).
+
+        Logits that are near each other are subtracted without rounding, where v and u have been
+        rounded already. If the student's are far above the teacher's, that goes first, as a whole
+        number, which mostly leaves nothing to round either. 0 where both are −inf, since that is
+        PyTorch's sign of NaN.
+        """
+        shift = (self.m_s - self.m_t).round()
+        shift = shift.masked_fill(shift.abs() < 2, 0.0)
+        s, out = self.s.to(self.v.dtype), self.scratch_2
+        if shift.is_cuda or shift.any():
+            s = torch.sub(s, shift, out=out)
+        torch.sub(s, self.t, out=out)
+        return out.sub_(self.m_s - shift - self.m_t - self.log_ratio / self.beta).sign_()
+
+    @cached_property
     def product(self) -> tuple[Tensor, Tensor]:
         """v · y and its sums: y of `slope`, or G for mse. Not for kl."""
         if self.divergence == "reverse_kl":
             return _times_difference(self.v, self.x_s, self.x_t, self.scratch_2)
-        gap, f = self.gap
-        if self.divergence == "mse":
-            out = torch.mul(gap, self.v, out=self.scratch_2)
-        elif self.divergence == "tv":
-            out = torch.sign(gap, out=self.scratch_2).mul_(self.v)  # less the sign of f
+        if self.divergence == "tv":
+            out = self.sign.mul_(self.v)
+        elif self.divergence == "mse":
+            out = torch.mul(self.gap[0], self.v, out=self.scratch_2)
         else:
-            out = _times_log_mixture(self.v, self.z_s, gap, f, self.mix, self.scratch_2)
+            out = _times_log_mixture(self.v, self.z_s, *self.gap, self.mix, self.scratch_2)
         return out, _sum(out)
 
 
@@ -140,6 +168,8 @@ def value(
     if pair.divergence == "reverse_kl":
         d = _relative_entropy(pair)
         return d, d, zero
+    if pair.divergence == "tv":
+        return _total_variation(pair, for_student, for_teacher)
     (gap, f), scratch = pair.gap, pair.scratch_2
     dot_s = dot_t = zero
     if pair.divergence == "js":
@@ -147,19 +177,31 @@ def value(
         dot_t = -_sum(of_teacher) / pair.z_t
         dot_s = -pair.product[1] / pair.z_s
         return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
-    if pair.divergence == "mse":
-        d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
-        if for_teacher:
-            dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f)
-        if for_student:
-            dot_s = pair.product[1] / (pair.z_s * f)
-        return d, dot_s, dot_t
-    d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
+    d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
     if for_teacher:
-        dot_t = -_sum(torch.sign(gap, out=scratch).mul_(pair.u)) / pair.z_t
+        dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f)
     if for_student:
-        dot_s = pair.product[1] / pair.z_s
+        dot_s = pair.product[1] / (pair.z_s * f)
     return d, dot_s, dot_t
+
+
+def _total_variation(
+    pair: Pair, for_student: bool, for_teacher: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """½ Σ sgn (q − p), Σ sgn q and −Σ sgn p, where sgn = sgn(q − p).
+
+    The first from q − p = (w − v Σw / Z_s) / Z_t, unless Σw > Z_s / 2, as in `Pair.gap`.
+    """
+    w_sum, z_s, z_t = pair.w_sum, pair.z_s, pair.z_t
+    signed_w = _sum(pair.scratch.mul_(pair.sign))
+    far = w_sum > 0.5 * z_s
+    signed_p = zero = torch.zeros_like(z_s)
+    if for_teacher or far.is_cuda or far.any():
+        signed_p = _sum(torch.mul(pair.sign, pair.u, out=pair.scratch)) / z_t
+    signed_q = pair.product[1] / z_s
+    near = (signed_w - w_sum * signed_q) / z_t
+    d = 0.5 * torch.where(far, signed_q - signed_p, near).clamp_min_(0.0)
+    return d, signed_q if for_student else zero, -signed_p if for_teacher else zero
 
 
 def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
@@ -182,8 +224,8 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
     elif pair.divergence == "js":
         c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
     else:
-        both = pair.z_s + pair.z_t  # torch's sign of NaN is 0: keep it from here
-        c, k = torch.where(both.isnan(), both, pair.gap[1].sign()), 0.5 * k
+        both = pair.z_s + pair.z_t  # PyTorch's sign of NaN is 0: keep it from here
+        c, k = torch.where(both.isnan(), both, 1.0), 0.5 * k
     torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
     if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
         out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite

@@ -44,7 +44,7 @@ def _rows(
     temperature_scaling: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Row losses (N,) and statistics (8, N)."""
+    """Row losses (N,) and statistics (9, N)."""
     settings = Settings(divergence, mix, label_weight, temperature_scaling)
     forward = _implementation(backend).forward
     loss, stats, _ = forward(student, teacher, labels, keep, beta, settings)

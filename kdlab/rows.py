@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from kdlab.chunks import for_each_chunk
-from kdlab.divergences import LN_2, TAKES_X, Pair, slope, value
+from kdlab.divergences import LN_2, TAKES_LOG_RATIO, TAKES_X, Pair, slope, value
 
 LOG2_E = 1 / LN_2
 
 # What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
-# sides, the dot products that their gradients subtract, D itself, and the normaliser at T = 1.
-STATS = ("m_s", "z_s", "m_t", "z_t", "dot_s", "dot_t", "soft", "z_1")
+# sides, the dot products that their gradients subtract, D itself, the normaliser at T = 1, and for
+# reverse_kl and tv log(Z_t / Z_s).
+STATS = ("m_s", "z_s", "m_t", "z_t", "dot_s", "dot_t", "soft", "z_1", "log_ratio")
 
 
 class Settings(NamedTuple):
@@ -64,12 +65,16 @@ def _soften(z: Tensor, m: Tensor | None, c: Tensor | float, x: Tensor, out: Tens
 
     A row of nothing but −inf gets the lowest finite m, so that 2^x is 0.
     """
-    if z.dtype != x.dtype:
-        z = x.copy_(z)
+    z = _widened(z, x)
     if m is None:
         m = z.amax(-1, keepdim=True).clamp_min_(torch.finfo(z.dtype).min)
     torch.exp2(torch.sub(z, m, out=x).mul_(c), out=out)
     return m
+
+
+def _widened(z: Tensor, out: Tensor) -> Tensor:
+    """Logits in the dtype of `out`, for which they are written there if they have another."""
+    return z if z.dtype == out.dtype else out.copy_(z)
 
 
 def _difference(
@@ -111,7 +116,7 @@ def forward(
     gradient_scale: Tensor | None = None,
     for_gradients: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Row losses (N,), the statistics (8, N) of `STATS`, and the student's gradient.
+    """Row losses (N,), the statistics (9, N) of `STATS`, and the student's gradient.
 
     student, teacher: (N, V). labels: (N,) int64 in [0, V). keep: (N,) bool. beta: (N,). With a
     0-dim `gradient_scale` the third result is ∂(gradient_scale · Σ row loss)/∂z_s, typed like
@@ -137,13 +142,17 @@ def forward(
             soft, found[6] = _difference(s, t, use.scratch, use.scratch_2)
         elif settings.soft:
             x_s, x_t = (use.x_s, use.x_t) if takes_x else (use.v, use.u)
+            if settings.divergence == "tv":
+                s, t = _widened(s, use.x_s), _widened(t, use.x_t)
             found[0] = _soften(s, None, c[i:j], x_s, use.v)
             found[2] = _soften(t, None, c[i:j], x_t, use.u)
             found[1], found[3] = (x.sum(-1, keepdim=True) for x in (use.v, use.u))
-            soft = _pair(settings, use, found[1], found[3])
+            soft = _pair(settings, use, b[i:j], s, t, found)
             found[6], found[4], found[5] = value(
                 soft, for_student=for_gradients, for_teacher=for_gradients and g is None
             )
+            if settings.divergence in TAKES_LOG_RATIO:
+                found[8] = soft.log_ratio
         if settings.hard:
             found[0] = _soften(s, None, LOG2_E, use.out, use.out)
             found[7] = use.out.sum(-1, keepdim=True)
@@ -160,10 +169,20 @@ def forward(
     return _loss(student, labels, keep, b, stats, settings), stats, gradient
 
 
-def _pair(settings: Settings, use: Buffers, z_s: Tensor, z_t: Tensor) -> Pair:
-    """What is in the buffers, with its sums."""
-    sides = use.x_s, use.x_t, use.v, use.u, z_s, z_t
-    return Pair(settings.divergence, settings.mix, *sides, use.scratch, use.scratch_2)
+def _pair(
+    settings: Settings,
+    use: Buffers,
+    b: Tensor,
+    s: Tensor,
+    t: Tensor,
+    stats: Sequence[Tensor],
+    log_ratio: Tensor | None = None,
+) -> Pair:
+    """Logits s and t, and what has been made of them in the buffers, with its maxima and sums."""
+    m_s, z_s, m_t, z_t, *_ = stats
+    sides = s, t, m_s, m_t, use.x_s, use.x_t, use.v, use.u, z_s, z_t
+    scratch = use.scratch, use.scratch_2
+    return Pair(settings.divergence, settings.mix, b, *sides, *scratch, saved_log_ratio=log_ratio)
 
 
 def _loss(
@@ -175,7 +194,7 @@ def _loss(
     settings: Settings,
 ) -> Tensor:
     """The losses of all rows, from their statistics."""
-    m_s, z_s, _, z_t, _, _, d, z_1 = stats
+    m_s, z_s, _, z_t, _, _, d, z_1, _ = stats
     alpha, total = settings.label_weight, torch.zeros_like(d)
     if settings.soft:
         if settings.divergence != "mse_logits":
@@ -266,7 +285,7 @@ def backward(
         b = b_all[i:j]
         g = grad_loss[i:j, None].to(dtype)
         found = stats[:, i:j].unsqueeze(-1).unbind()
-        m_s, z_s, m_t, z_t, dot_s, dot_t, d, _z_1 = found
+        m_s, _, m_t, _, dot_s, dot_t, d, _, log_ratio = found
         s, t = student[i:j], teacher[i:j]
         drop = None if keep is None else ~keep[i:j, None]
         soft: Pair | Tensor | None = None
@@ -274,9 +293,12 @@ def backward(
             soft, _ = _difference(s, t, use.scratch)
         elif settings.soft:
             x_s, x_t = (use.x_s, use.x_t) if takes_x else (use.v, use.u)
+            if settings.divergence == "tv" and not takes_x:
+                s, t = _widened(s, use.x_s), _widened(t, use.x_t)
             _soften(s, m_s, b * LOG2_E, x_s, use.v)
             _soften(t, m_t, b * LOG2_E, x_t, use.u)
-            soft = _pair(settings, use, z_s, z_t)
+            saved = log_ratio if settings.divergence in TAKES_LOG_RATIO else None
+            soft = _pair(settings, use, b, s, t, found, saved)
 
         if for_beta and isinstance(soft, Pair):
             one = torch.ones_like(b)

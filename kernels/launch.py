@@ -287,7 +287,7 @@ def forward(
     settings: Settings,
     gradient_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Row losses (N,), statistics (8, N) and the gradient; arguments as `kdlab.rows.forward`."""
+    """Row losses (N,), statistics (9, N) and the gradient; arguments as `kdlab.rows.forward`."""
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
     loss = student.new_empty(rows, dtype=dtype)

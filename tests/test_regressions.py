@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kdlab
 from kdlab import reference
-from tests.oracle import DIVERGENCES, error, oracle
+from tests.oracle import DIVERGENCES, error, oracle, peer
 
 
 def naive_kl(s, t):
@@ -151,6 +151,23 @@ def test_bf16_gradients_as_the_student_converges(divergence, distance):
         naive = s.softmax(-1) - t.softmax(-1)
         assert error(naive, exact) > 0.03
     assert error(z.grad, exact) < 2**-8
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize("distance", [1e-1, 1e-2])
+def test_no_sign_flips_for_a_rounding(distance, offset):
+    """tv's slope is sgn(q − p), and where p and q have been rounded before they are subtracted, it
+    is that of the rounding for many classes."""
+    t = 3 * torch.randn(64, 4000)
+    s = t + distance * torch.randn(64, 4000) + offset
+    _, exact = oracle(s, t, divergence="tv", beta=0.5)
+    _, naive = peer(s, t, divergence="tv", beta=0.5)
+    for reduction in ("sum", "none"):  # gradient in forward, in backward
+        z = s.clone().requires_grad_()
+        options = dict(beta=0.5, divergence="tv", reduction=reduction)
+        kdlab.distillation_loss(z, t, **options).sum().backward()
+        assert error(z.grad, exact) < min(1e-5, error(naive, exact) + 1e-6)
+    assert distance > 0.01 or error(naive, exact) > 1e-4
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
