@@ -224,8 +224,8 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
     elif pair.divergence == "js":
         c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
     else:
-        both = pair.z_s + pair.z_t  # PyTorch's sign of NaN is 0: keep it from here
-        c, k = torch.where(both.isnan(), both, 1.0), 0.5 * k
+        # PyTorch's sign of NaN is 0: keep that of a row, or of one where a side is masked whole
+        c, k = 1 + 0 * (1 / pair.z_s + 1 / pair.z_t), 0.5 * k
     torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
     if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
         out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite

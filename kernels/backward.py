@@ -6,11 +6,12 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 
 import triton
 import triton.language as tl
+from kdlab.kernels.forward import load_softmaxes
 from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import (
     as_number,
     less_label,
-    log_ratios,
+    log2_ratios,
     slope,
     slope_teacher,
     soften,
@@ -68,13 +69,10 @@ def backward_kernel(
     label_weight = as_number(label_weight, ACC)
     mix = as_number(mix, ACC)
     g = tl.load(grad_loss + row * grad_loss_stride).to(ACC)
-    m_s = tl.load(stats + row)
-    z_s = tl.load(stats + n_rows + row)
-    m_t = tl.load(stats + 2 * n_rows + row)
-    z_t = tl.load(stats + 3 * n_rows + row)
+    c = b * LOG2_E
+    softmaxes = load_softmaxes(stats, row, n_rows)
     dot_s = tl.load(stats + 4 * n_rows + row)
     dot_t = tl.load(stats + 5 * n_rows + row)
-    z_1 = tl.load(stats + 7 * n_rows + row)
     low = float("-inf")
     s = tl.load(student + row * student_stride + cols, mask=read, other=low).to(ACC)
     t = s
@@ -83,7 +81,7 @@ def backward_kernel(
 
     if FOR_STUDENT:
         out = student_gradient(
-            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT, HARD,
+            s, t, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT, HARD,
             TEMPERATURE_SCALING, ONE_TILE)  # fmt: skip
         if HARD:
             out = less_label(out, cols == tl.load(labels + row), g, label_weight)
@@ -93,16 +91,17 @@ def backward_kernel(
         if DIVERGENCE == MSE_LOGITS:
             out = 2 * tl.where(s == t, 0.0, t - s)
         else:
-            x_s, x_t, q, p = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
-            _ratio, ratio = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
+            _x_s, _x_t, q, p = soften(s, t, c, softmaxes, ONE_TILE)
+            _ratio, ratio = log2_ratios(s, t, q, p, c, softmaxes, mix, DIVERGENCE, ONE_TILE)
             scale = 1 / b if TEMPERATURE_SCALING else b
             out = scale * slope_teacher(q, p, ratio, dot_t, mix, DIVERGENCE)
         out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
         out = out.to(grad_teacher.dtype.element_ty)
         tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
     if FOR_BETA:
-        x_s, x_t, q, p = soften(s, t, b * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
-        of_student, of_teacher = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
+        x_s, x_t, q, p = soften(s, t, c, softmaxes, ONE_TILE)
+        of_student, of_teacher = log2_ratios(
+            s, t, q, p, c, softmaxes, mix, DIVERGENCE, ONE_TILE)  # fmt: skip
         towards = slope(q, p, of_student, dot_s, mix, DIVERGENCE) * x_s
         other = slope_teacher(q, p, of_teacher, dot_t, mix, DIVERGENCE) * x_t
         part = tl.where(x_s == low, 0.0, towards) + tl.where(x_t == low, 0.0, other)

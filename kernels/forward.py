@@ -11,9 +11,11 @@ import triton.language as tl
 from kdlab.kernels.row_state import (
     FIELDS,
     JS,
+    KL,
     LN_2,
     LOG2_E,
     MSE_LOGITS,
+    REVERSE_KL,
     TV,
     across,
     collapse,
@@ -24,6 +26,7 @@ from kdlab.kernels.row_state import (
     finite_max,
     gather,
     in_reach,
+    log_ratio,
     maxima,
     no_sums,
     plain,
@@ -215,6 +218,7 @@ def spread_sweep(
     softmaxes,
     mix,
     DIVERGENCE: tl.constexpr,
+    FOR_TEACHER: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -227,7 +231,8 @@ def spread_sweep(
     offsets = lanes(BLOCK, VECTOR, ALIGNED)
     for i in range(tl.cdiv(end - begin, BLOCK) - 1, -1, -1):
         s, t = load_tile(student, teacher, begin + i * BLOCK + offsets, end, ACC, True)
-        more_s, more_t, more_soft = spread(s, t, c, softmaxes, mix, DIVERGENCE, False)
+        more_s, more_t, more_soft = spread(
+            s, t, c, softmaxes, mix, DIVERGENCE, FOR_TEACHER, False)  # fmt: skip
         dot_s += more_s
         dot_t += more_t
         soft += more_soft
@@ -236,19 +241,24 @@ def spread_sweep(
 
 
 @triton.jit
-def softmaxes_of(state):
-    """m_s, z_s, m_t, z_t and z_1 of a row, to subtract and to divide by."""
-    return finite_max(state[0]), state[1], finite_max(state[2]), state[3], state[11]
+def softmaxes_of(state, DIVERGENCE: tl.constexpr):
+    """m_s, z_s, m_t, z_t and z_1 of a row, to subtract and to divide by, and log(z_t / z_s), for
+    the divergences that ask for log(q / p)."""
+    ratio = state[1] * 0
+    if DIVERGENCE == KL or DIVERGENCE == REVERSE_KL or DIVERGENCE == TV:
+        ratio = log_ratio(state)
+    return finite_max(state[0]), state[1], finite_max(state[2]), state[3], state[11], ratio
 
 
 @triton.jit
 def store_softmaxes(softmaxes, stats, row, n_rows):
-    m_s, z_s, m_t, z_t, z_1 = softmaxes
+    m_s, z_s, m_t, z_t, z_1, ratio = softmaxes
     tl.store(stats + row, m_s)
     tl.store(stats + n_rows + row, z_s)
     tl.store(stats + 2 * n_rows + row, m_t)
     tl.store(stats + 3 * n_rows + row, z_t)
     tl.store(stats + 7 * n_rows + row, z_1)
+    tl.store(stats + 8 * n_rows + row, ratio)
 
 
 @triton.jit
@@ -259,6 +269,7 @@ def load_softmaxes(stats, row, n_rows):
         tl.load(stats + 2 * n_rows + row),
         tl.load(stats + 3 * n_rows + row),
         tl.load(stats + 7 * n_rows + row),
+        tl.load(stats + 8 * n_rows + row),
     )
 
 
@@ -285,7 +296,7 @@ def write_loss(
     ACC: tl.constexpr,
 ):
     """A row's loss, and the sums that its gradients subtract; `student` points at the row."""
-    m_s, _z_s, _m_t, _z_t, z_1 = softmaxes
+    m_s, _z_s, _m_t, _z_t, z_1, _ratio = softmaxes
     total = tl.zeros((), ACC)
     if SOFT:
         scaled = soft
@@ -354,17 +365,17 @@ def forward_kernel(
             student, teacher, 0, end, c, DIVERGENCE, SOFT, HARD, ACC, BLOCK, VECTOR, ALIGNED
         )
         state = in_reach(state, c, DIVERGENCE, SOFT, HARD)
-    softmaxes = softmaxes_of(state)
-    m_s, z_s, m_t, z_t, z_1 = softmaxes
+    softmaxes = softmaxes_of(state, DIVERGENCE)
     if SOFT and (DIVERGENCE == JS or DIVERGENCE == TV):
         if ONE_TILE:
-            dot_s, dot_t, soft = spread(s, t, c, softmaxes, mix, DIVERGENCE, True)
+            dot_s, dot_t, soft = spread(
+                s, t, c, softmaxes, mix, DIVERGENCE, not GRADIENT, True)  # fmt: skip
             dot_s, dot_t, soft, _soft = across(dot_s, dot_t, soft, soft)
         else:
             dot_s, dot_t, soft = spread_sweep(
-                student, teacher, 0, end, c, softmaxes, mix, DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED
-            )
-        soft = spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
+                student, teacher, 0, end, c, softmaxes, mix, DIVERGENCE, True, ACC, BLOCK, VECTOR,
+                ALIGNED)  # fmt: skip
+        soft = spread_finish(dot_s, dot_t, soft, softmaxes[1], softmaxes[3], mix, DIVERGENCE)
     else:
         soft, dot_s, dot_t = finish(state, DIVERGENCE)
     store_softmaxes(softmaxes, stats, row, n_rows)
@@ -376,8 +387,8 @@ def forward_kernel(
         tl.static_assert(ONE_TILE)
         g = tl.load(grad_scale).to(ACC)
         out = student_gradient(
-            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
-            HARD, TEMPERATURE_SCALING, True)  # fmt: skip
+            s, t, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT, HARD,
+            TEMPERATURE_SCALING, True)  # fmt: skip
         if HARD:
             out = less_label(out, offsets == tl.load(labels + row), g, label_weight)
         out = tl.where(counts, out, 0.0).to(grad.dtype.element_ty)
@@ -506,9 +517,10 @@ def spread_kernel(
         begin,
         end,
         c,
-        softmaxes_of(state),
+        softmaxes_of(state, DIVERGENCE),
         mix,
         DIVERGENCE,
+        True,
         ACC,
         BLOCK,
         VECTOR,
@@ -578,7 +590,7 @@ def join_kernel(
         )
     else:
         soft, dot_s, dot_t = finish(state, DIVERGENCE)
-    softmaxes = softmaxes_of(state)
+    softmaxes = softmaxes_of(state, DIVERGENCE)
     store_softmaxes(softmaxes, stats, row, n_rows)
     student += row * student_stride
     write_loss(softmaxes, soft, dot_s, dot_t, student, labels, loss, stats, row, n_rows, b, counts,

@@ -41,7 +41,7 @@ TOLD = {
     "reverse_kl": (*_SOFTMAXES, "w", "a"),
     "mse": (*_SOFTMAXES, "w", "a", "uu", "vv", "ww", "wv"),
     "mse_logits": ("sq",),
-    "tv": _SOFTMAXES,
+    "tv": (*_SOFTMAXES, "w"),
 }
 
 
@@ -144,13 +144,10 @@ class Team(NamedTuple):
 
 def team_tiles(divergence: str, hard: bool) -> tuple[int, ...]:
     """How many tiles a member may hold, in up to 64 of a thread's 128 registers: as many as leave
-    room for the sums, of which mse has most, and more are alive with labels. js, with its
-    logarithms, leaves room for none."""
+    room for the sums. js, with its logarithms, leaves room for none."""
     if divergence not in TOLD:
         return ()
-    if not hard:
-        return (6, 5) if divergence == "mse" else (8, 6, 5)
-    return (6, 5) if divergence in ("kl", "mse_logits") else (5,)
+    return (6,) if divergence == "tv" and hard else (8, 6, 5)
 
 
 def team_tile(size: int) -> Tile:
@@ -211,7 +208,8 @@ def told(divergence: str, soft: bool, hard: bool) -> int:
 def team_options(architecture: int) -> dict[str, Any]:
     """As `compiler_options`, with the registers that let `TEAM_PROGRAMS` run at once on an
     sm_<architecture>. For sm_80, ptxas is asked to use few: else it spills some of what a row needs
-    once. So it does for sm_100, up to 40 bytes, whatever it is asked.
+    once. So it does for sm_100, up to 40 bytes, since Triton 3.7 asks ptxas 13 for another register
+    allocation than its own, around a fault in it. With its own it would spill 8 bytes, for tv only.
     """
     registers = 65_536 // (32 * TEAM_WARPS * TEAM_PROGRAMS)
     options: dict[str, Any] = {
@@ -460,7 +458,7 @@ def _by_teams(
     teams = min(rows, programs_at_once(student.device) // by.members)
     spread = settings.soft and settings.divergence == "tv"
     states = loss.new_full((rows, len(FIELDS), by.members), -1, dtype=torch.int32)
-    sums = loss.new_full((rows, 3, by.members) if spread else (0,), -1, dtype=torch.int32)
+    sums = loss.new_full((rows, 2, by.members) if spread else (0,), -1, dtype=torch.int32)
     with _device_of(student):
         architecture = triton.runtime.driver.active.get_current_target().arch
         team_kernel[(teams * by.members,)](

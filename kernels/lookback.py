@@ -82,10 +82,9 @@ def gradient_tile(
 ):
     """g times the gradient of one tile. Nobody needs it, or the logits, afterwards: they may leave
     the caches first."""
-    m_s, z_s, m_t, z_t, z_1 = softmaxes
     s, t = load_tile(student, teacher, cols, end, ACC, SOFT, FULL, LAST=True)
     out = student_gradient(
-        s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT,
+        s, t, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT,
         HARD, TEMPERATURE_SCALING, False).to(grad.dtype.element_ty)  # fmt: skip
     if FULL:
         tl.store(grad + cols, out, eviction_policy="evict_first")
@@ -160,9 +159,8 @@ def gradient_at_label(
         t = s
         if SOFT:
             t = tl.load(teacher + label).to(ACC)
-        m_s, z_s, m_t, z_t, z_1 = softmaxes
         out = student_gradient(
-            s, t, g, b, m_s, z_s, m_t, z_t, dot_s, z_1, label_weight, mix, DIVERGENCE, SOFT, HARD,
+            s, t, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT, HARD,
             TEMPERATURE_SCALING, False)  # fmt: skip
         tl.store(grad + label, less_label(out, True, g, label_weight))
 
@@ -233,7 +231,7 @@ def lookback_kernel(
         store_state(states + number % parts * N_FIELDS, state)
         if arrive(counters + row) == parts - 1:
             state = join(states, parts, b * LOG2_E, DIVERGENCE, SOFT, HARD, ACC)
-            softmaxes = softmaxes_of(state)
+            softmaxes = softmaxes_of(state, DIVERGENCE)
             store_softmaxes(softmaxes, stats, row, n_rows)
             if not SPREAD:
                 soft, dot_s, dot_t = finish(state, DIVERGENCE)
@@ -257,7 +255,7 @@ def lookback_kernel(
             softmaxes = load_softmaxes(stats, row, n_rows)
             dot_s, dot_t, soft = spread_sweep(
                 student_row, teacher + row * teacher_stride, begin, end, b * LOG2_E, softmaxes, mix,
-                DIVERGENCE, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
+                DIVERGENCE, False, ACC, BLOCK, VECTOR, ALIGNED)  # fmt: skip
             sums += row * parts * 3
             store_sums(sums + number % parts * 3, dot_s, dot_t, soft)
             if arrive(counters + row) == 2 * parts:

@@ -377,6 +377,19 @@ def log1p(x):
 
 
 @triton.jit
+def log_ratio(state):
+    """log(Z_t / Z_s); from w, unless the two are far from each other."""
+    z_s, z_t, w = state[1], state[3], state[4]
+    near = -log1p(-w / z_t)
+    return tl.where(close(w, z_t), near, tl.log(z_t) - tl.log(z_s))
+
+
+@triton.jit
+def close(w, z_t):
+    return (w < 0.5 * z_t) & (-w < 0.5 * z_t)
+
+
+@triton.jit
 def finish(state, DIVERGENCE: tl.constexpr):
     """D(p, q) of a whole row, Σ q ∂D/∂q and Σ p ∂D/∂p, which the gradients subtract.
 
@@ -388,26 +401,27 @@ def finish(state, DIVERGENCE: tl.constexpr):
     if DIVERGENCE == MSE_LOGITS:
         soft = sq
     else:
-        close = (w < 0.5 * z_t) & (-w < 0.5 * z_t)
         if DIVERGENCE == MSE:
+            near_row = close(w, z_t)
             r = w / z_s
             near = (ww - 2 * wv * r + vv * r * r) / (z_t * z_t)
             apart = uu / (z_t * z_t) - 2 * a / (z_t * z_s) + vv / (z_s * z_s)
-            soft = tl.where(close, near, apart)
+            soft = tl.where(near_row, near, apart)
             soft = tl.where(soft < 0, 0.0, soft)
-            dot_s = tl.where(close, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - a / (z_s * z_t))
+            dot_s = tl.where(
+                near_row, (vv * r - wv) / (z_s * z_t), vv / (z_s * z_s) - a / (z_s * z_t)
+            )
             # Σ p (p − q)
             dot_t = tl.where(
-                close,
+                near_row,
                 ((ww + wv) - r * a) / (z_t * z_t),
                 uu / (z_t * z_t) - a / (z_t * z_s),
             )
         else:
-            log_ratio = tl.where(close, log1p(-w / z_t), tl.log(z_s) - tl.log(z_t))
             if DIVERGENCE == KL:
-                soft = a * LN_2 / z_t + log_ratio
+                soft = a * LN_2 / z_t - log_ratio(state)
             else:
-                soft = a * LN_2 / z_s - log_ratio
+                soft = a * LN_2 / z_s + log_ratio(state)
             soft = tl.where(soft < 0, 0.0, soft)  # rounding, where p = q; keeps NaN
             if DIVERGENCE == KL:
                 dot_t = soft

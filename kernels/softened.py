@@ -16,6 +16,7 @@ from kdlab.kernels.row_state import (
     MSE,
     MSE_LOGITS,
     REVERSE_KL,
+    TV,
     exponent,
     log1p,
 )
@@ -31,22 +32,33 @@ def as_number(x, ACC: tl.constexpr):
 
 
 @triton.jit
-def soften(s, t, c, m_s, z_s, m_t, z_t, ONE_TILE: tl.constexpr):
+def soften(s, t, c, softmaxes, ONE_TILE: tl.constexpr):
     """x_s, x_t (to base 2), q and p of one tile."""
+    m_s, z_s, m_t, z_t, _z_1, _ratio = softmaxes
     x_s = exponent(s, c, m_s, ONE_TILE)
     x_t = exponent(t, c, m_t, ONE_TILE)
     return x_s, x_t, tl.exp2(x_s) * (1 / z_s), tl.exp2(x_t) * (1 / z_t)
 
 
 @triton.jit
-def log_quotient(x_s, x_t, z_s, z_t):
-    """log q − log p, NaN where both are masked.
+def log2_odds(s, t, c, softmaxes, ONE_TILE: tl.constexpr):
+    """log₂(q / p) = c (s − t − (m_s − m_t)) + log₂(z_t / z_s), NaN where both are masked.
 
-    One logarithm of z_t / z_s, which is near 1 for a student near its teacher: the difference of
-    two logarithms would have the rounding of each.
+    By the logits, which are subtracted without rounding where they are near each other: p and q,
+    and their exponents, have been rounded already. If the student's are far above the teacher's,
+    that goes first, as a whole number, which mostly leaves nothing to round either.
     """
-    apart = tl.where(z_t == z_s, 0.0, tl.log(z_t * (1 / z_s)))
-    return (x_s - x_t) * LN_2 + apart
+    m_s, _z_s, m_t, _z_t, _z_1, ratio = softmaxes
+    shift = m_s - m_t
+    shift = tl.where(tl.abs(shift) < 2, 0.0, tl.floor(shift + 0.5))
+    rest = ratio * LOG2_E - c * (m_s - shift - m_t)
+    c = tl.full((), c, s.dtype)
+    if ONE_TILE:
+        out = c * (s - shift - t) + rest
+    else:  # z_s and z_t sum powers of c z − c m, c m rounded: see `exponent`
+        rest += tl.fma(m_s, c, -(m_s * c)) - tl.fma(m_t, c, -(m_t * c))
+        out = tl.fma(s - shift - t, c, rest)
+    return out
 
 
 @triton.jit
@@ -99,38 +111,63 @@ def log2_shares(q, p, mix):
 
 
 @triton.jit
-def log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
-    """What the slopes of student and teacher ask for: log q − log p and its negative; for js,
+def log2_ratios(
+    s, t, q, p, c, softmaxes, mix, DIVERGENCE: tl.constexpr, ONE_TILE: tl.constexpr
+):  # fmt: skip
+    """What the slopes of student and teacher ask for: log₂(q / p) and its negative; for js,
     log₂(q / m) and log₂(p / m)."""
     if DIVERGENCE == JS:
         of_student, of_teacher = log2_shares(q, p, mix)
     else:
-        of_student = log_quotient(x_s, x_t, z_s, z_t)
+        of_student = log2_odds(s, t, c, softmaxes, ONE_TILE)
         of_teacher = -of_student
     return of_student, of_teacher
 
 
 @triton.jit
-def sign(x):
-    """−1, 0 or 1; NaN stays NaN."""
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+def signed(x, y):
+    """y sgn(x), and 0 where x is NaN."""
+    return tl.where(x > 0, y, tl.where(x < 0, -y, 0.0))
 
 
 @triton.jit
-def spread(s, t, c, softmaxes, mix, DIVERGENCE: tl.constexpr, ONE_TILE: tl.constexpr):
-    """A lane's part of the second sweep's sums: Σ q ∂D/∂q and Σ p ∂D/∂p, and D for tv."""
-    m_s, z_s, m_t, z_t, _z_1 = softmaxes
-    _x_s, _x_t, q, p = soften(s, t, c, m_s, z_s, m_t, z_t, ONE_TILE)
+def spread(
+    s,
+    t,
+    c,
+    softmaxes,
+    mix,
+    DIVERGENCE: tl.constexpr,
+    FOR_TEACHER: tl.constexpr,
+    ONE_TILE: tl.constexpr,
+):
+    """A lane's part of the second sweep's sums: Σ q ∂D/∂q, Σ p ∂D/∂p (for tv only FOR_TEACHER, who
+    alone asks for it), and D for tv."""
+    m_s, z_s, m_t, z_t, _z_1, _ratio = softmaxes
     if DIVERGENCE == JS:
+        _x_s, _x_t, q, p = soften(s, t, c, softmaxes, ONE_TILE)
         share_s, share_t = log2_shares(q, p, mix)
         dot_s = tl.sum(q * share_s, 1) * LN_2
         dot_t = tl.sum(p * share_t, 1) * LN_2
         soft = dot_s * 0
     else:
-        dot_s = tl.sum(q * sign(q - p), 1)
-        dot_t = tl.sum(p * sign(p - q), 1)
-        soft = 0.5 * tl.sum(tl.abs(q - p), 1)
+        v = tl.exp2(exponent(s, c, m_s, ONE_TILE))
+        u = tl.exp2(exponent(t, c, m_t, ONE_TILE))
+        odds = log2_odds(s, t, c, softmaxes, ONE_TILE)
+        # 0, or the NaN of a row, which no sign keeps, or of one where a side is masked whole
+        unknown = (1 / z_s + 1 / z_t) * 0
+        dot_s = tl.sum(signed(odds, v), 1) / z_s + unknown
+        dot_t = dot_s * 0
+        if FOR_TEACHER:
+            dot_t = tl.sum(signed(-odds, u), 1) / z_t + unknown
+        soft = 0.5 * tl.sum(tl.abs(less(v, u, z_s, z_t)), 1) / z_s
     return dot_s, dot_t, soft
+
+
+@triton.jit
+def less(v, u, z_s, z_t):
+    """z_s (q − p), in one operation, and 0 between equals."""
+    return tl.fma(u, -tl.where(z_s == z_t, 1.0, z_s / z_t), v)
 
 
 @triton.jit
@@ -145,17 +182,17 @@ def spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
 @triton.jit
 def slope(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
     """∂D/∂(β z_s) of each class: formulas in `kdlab.divergences.slope`. `ratio`: see
-    `log_ratios`."""
+    `log2_ratios`."""
     if DIVERGENCE == KL:
         out = q - p
     elif DIVERGENCE == REVERSE_KL:
-        out = tl.where(q == 0, q, q * (ratio - dot))
+        out = tl.where(q == 0, q, q * tl.fma(ratio, tl.full((), LN_2, q.dtype), -dot))
     elif DIVERGENCE == JS:
         out = q * tl.fma(ratio, (1 - mix) * LN_2, (mix - 1) * dot)
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
-        out = 0.5 * q * (sign(q - p) - dot)
+        out = 0.5 * q * (signed(ratio, 1.0) - dot)
     return out
 
 
@@ -177,12 +214,8 @@ def student_gradient(
     t,
     g,
     beta,
-    m_s,
-    z_s,
-    m_t,
-    z_t,
+    softmaxes,
     dot_s,
-    z_1,
     label_weight,
     mix,
     DIVERGENCE: tl.constexpr,
@@ -193,6 +226,8 @@ def student_gradient(
 ):
     """g ∂(row loss)/∂z_s of one tile, as if none of it were the label: see `less_label`.
     β comes from the chain rule, and T² makes it T."""
+    m_s, z_s, m_t, z_t, z_1, _ratio = softmaxes
+    c = beta * LOG2_E
     out = tl.zeros_like(s)
     if SOFT:
         scale = g * (1 - label_weight)
@@ -200,14 +235,19 @@ def student_gradient(
             out = 2 * scale * tl.where(s == t, 0.0, s - t)
         else:
             scale *= 1 / beta if TEMPERATURE_SCALING else beta
-            if DIVERGENCE == KL:
-                # q − p = (v − u z_s / z_t) / z_s: in two operations, and 0 between equals.
-                v = tl.exp2(exponent(s, beta * LOG2_E, m_s, ONE_TILE))
-                u = tl.exp2(exponent(t, beta * LOG2_E, m_t, ONE_TILE))
-                out = scale / z_s * tl.fma(u, -tl.where(z_s == z_t, 1.0, z_s / z_t), v)
+            if DIVERGENCE == KL or DIVERGENCE == TV:
+                v = tl.exp2(exponent(s, c, m_s, ONE_TILE))
+                if DIVERGENCE == KL:
+                    u = tl.exp2(exponent(t, c, m_t, ONE_TILE))
+                    out = scale / z_s * less(v, u, z_s, z_t)
+                else:
+                    odds = log2_odds(s, t, c, softmaxes, ONE_TILE)
+                    out = 0.5 * scale / z_s * v * (signed(odds, 1.0) - dot_s)
             else:
-                x_s, x_t, q, p = soften(s, t, beta * LOG2_E, m_s, z_s, m_t, z_t, ONE_TILE)
-                ratio, _ratio = log_ratios(x_s, x_t, q, p, z_s, z_t, mix, DIVERGENCE)
+                _x_s, _x_t, q, p = soften(s, t, c, softmaxes, ONE_TILE)
+                ratio, _teacher = log2_ratios(
+                    s, t, q, p, c, softmaxes, mix, DIVERGENCE, ONE_TILE
+                )  # fmt: skip
                 out = scale * slope(q, p, ratio, dot_s, mix, DIVERGENCE)
     if HARD:
         out = tl.fma(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), g * label_weight / z_1, out)

@@ -31,7 +31,6 @@ from kdlab.kernels.lookback import gradient_at_label, nothing
 from kdlab.kernels.row_state import (
     LOG2_E,
     TV,
-    across,
     collapse,
     farthest,
     finish,
@@ -48,7 +47,7 @@ from kdlab.kernels.softened import as_number, spread, spread_finish, student_gra
 
 UNWRITTEN = tl.constexpr(-1)  # all ones: a NaN that no arithmetic gives
 NO_LOGIT = tl.constexpr(-0x800000)  # −∞
-ALL_THREE = tl.constexpr(0b111)
+BOTH = tl.constexpr(0b11)
 # Stands past the end of a row, where −∞ would need care: its exponential is 0 beside any logit that
 # is not too far from zero (`farthest`), at any c above SMALLEST.
 PADDING = tl.constexpr(-(2.0**120))
@@ -137,6 +136,23 @@ def held(tiles):
 
 
 @triton.jit
+def anew(x):
+    """The same int32, of which the compiler has kept nothing."""
+    return tl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def once_more(x):
+    """float64 x as float32, made in every turn of a loop: else the compiler makes it before the
+    loop, with all that follows from it, and keeps it where registers are scarce."""
+    return tl.inline_asm_elementwise(
+        "cvt.rn.f32.f64 $0, $1;", "=f,d", [x], dtype=tl.float32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def part_state(
     s,
     t,
@@ -173,8 +189,8 @@ def part_state(
         near = near & (m_s * LOG2_E > low)
     if not (plain(state, DIVERGENCE, SOFT, HARD) & near):
         # In smaller tiles: there are registers for no more beside those that are held.
-        state = careful_sweep(student, teacher, begin, end, c, DIVERGENCE, SOFT, HARD, ACC,
-                              BLOCK // 4, VECTOR // 4, True)  # fmt: skip
+        state = careful_sweep(student, teacher, anew(begin), anew(end), c, DIVERGENCE, SOFT, HARD,
+                              ACC, BLOCK // 4, VECTOR // 4, True)  # fmt: skip
         state = settle(state, c, DIVERGENCE, SOFT, HARD)
     return state
 
@@ -191,18 +207,22 @@ def part_spread(
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """tv's sums over the part in s and t."""
+    """tv's two sums over the part in s and t."""
     dot_s = tl.zeros((BLOCK // VECTOR,), ACC)
-    dot_t = dot_s
     soft = dot_s
     for k in tl.static_range(len(s)):
-        more_s, more_t, more_soft = spread(
-            widen(s[k], ACC), widen(t[k], ACC), c, softmaxes, mix, DIVERGENCE, False
+        more_s, _more_t, more_soft = spread(
+            widen(s[k], ACC), widen(t[k], ACC), c, softmaxes, mix, DIVERGENCE, False, False
         )
         dot_s += more_s
-        dot_t += more_t
         soft += more_soft
-    return across(dot_s, dot_t, soft, soft)
+    return both(dot_s, soft)
+
+
+@triton.jit
+def both(a, b):
+    """Two sums over the lanes, at once."""
+    return tl.split(tl.sum(tl.join(a, b), 0))
 
 
 @triton.jit
@@ -239,12 +259,10 @@ def team_kernel(
     VECTOR: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """`states` (rows, 12, parts) and, for tv, `sums` (rows, 3, parts): all ones. USED: a bit
+    """`states` (rows, 12, parts) and, for tv, `sums` (rows, 2, parts): all ones. USED: a bit
     for each field of a state that anybody asks for. LANES: threads of a program, at least parts."""
     SPREAD: tl.constexpr = SOFT and DIVERGENCE == TV
-    label_weight = as_number(label_weight, ACC)
     mix = as_number(mix, ACC)
-    g = tl.load(grad_scale).to(ACC)
     part = tl.program_id(0) % parts
     begin = part * (TILES * BLOCK)
     end = tl.minimum(begin + TILES * BLOCK, n_classes)
@@ -260,6 +278,7 @@ def team_kernel(
         if HAS_KEEP:
             counts = tl.load(keep + row) != 0
         if counts:
+            g = tl.load(grad_scale).to(ACC)
             s = load_part(student_row, begin, end, TILES, BLOCK, VECTOR)
             t = s
             if SOFT:
@@ -271,19 +290,19 @@ def team_kernel(
             state = heard(row_states, parts, USED, N_FIELDS, LANES)
             state = collapse(state, c, DIVERGENCE, SOFT, HARD)
             state = in_reach(state, c, DIVERGENCE, SOFT, HARD)
-            softmaxes = softmaxes_of(state)
-            m_s, z_s, m_t, z_t, z_1 = softmaxes
+            softmaxes = softmaxes_of(state, DIVERGENCE)
+            alpha = once_more(as_number(label_weight, tl.float64))
             s = held(s)
             t = held(t)
             if SPREAD:
-                dot_s, dot_t, soft, _soft = part_spread(
-                    s, t, c, softmaxes, mix, DIVERGENCE, ACC, BLOCK, VECTOR
-                )
-                row_sums = sums + row * (3 * parts)
-                tell(row_sums + part, parts, (dot_s, dot_t, soft), ALL_THREE)
-                dot_s, dot_t, soft = heard(row_sums, parts, ALL_THREE, 3, LANES)
-                dot_s, dot_t, soft, _soft = across(dot_s, dot_t, soft, soft)
-                soft = spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE)
+                dot_s, soft = part_spread(s, t, c, softmaxes, mix, DIVERGENCE, ACC, BLOCK, VECTOR)
+                row_sums = sums + row * (2 * parts)
+                tell(row_sums + part, parts, (dot_s, soft), BOTH)
+                dot_s, soft = heard(row_sums, parts, BOTH, 2, LANES)
+                dot_s, soft = both(dot_s, soft)
+                dot_t = dot_s * 0
+                soft = spread_finish(dot_s, dot_t, soft, softmaxes[1], softmaxes[3], mix,
+                                     DIVERGENCE)  # fmt: skip
                 s = held(s)
                 t = held(t)
             else:
@@ -292,23 +311,23 @@ def team_kernel(
                 store_softmaxes(softmaxes, stats, row, n_rows)
                 write_loss(
                     softmaxes, soft, dot_s, dot_t, student_row, labels, loss, stats, row, n_rows, b,
-                    counts, label_weight, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False,
+                    counts, alpha, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, False,
                     ACC)  # fmt: skip
             for k in tl.static_range(TILES):
                 cols = begin + k * BLOCK + lanes(BLOCK, VECTOR, True)
                 out = student_gradient(
-                    widen(s[k], ACC), widen(t[k], ACC), g, b, m_s, z_s, m_t, z_t, dot_s, z_1,
-                    label_weight, mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
+                    widen(s[k], ACC), widen(t[k], ACC), g, b, softmaxes, dot_s,
+                    alpha, mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING,
                     False)  # fmt: skip
                 tl.store(grad_row + cols, out.to(grad.dtype.element_ty), mask=cols < end)
             if HARD:
                 gradient_at_label(
                     student_row, teacher_row, grad_row, tl.load(labels + row), begin, end, g, b,
-                    softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT, HARD,
+                    softmaxes, dot_s, alpha, mix, DIVERGENCE, SOFT, HARD,
                     TEMPERATURE_SCALING, ACC)  # fmt: skip
         else:
             nothing(grad_row, begin, end, BLOCK, VECTOR, True)
             if part == 0:
                 tl.store(loss + row, 0.0)
-                for k in tl.static_range(8):
+                for k in tl.static_range(9):
                     tl.store(stats + k * n_rows + row, 0.0)

@@ -21,7 +21,7 @@ from benchmarks.cases import Case
 from benchmarks.measure import Inputs
 from tests.emulated.device import Driver, Launcher
 from tests.emulated.ptx import Memory
-from tests.oracle import error, oracle
+from tests.oracle import error, oracle, peer
 
 PROGRAMS = 6
 
@@ -117,6 +117,19 @@ def test_members_whose_logits_are_all_a_mask_that_is_a_number(divergence, masked
     loss, grad = loss_and_grad(s, t, **given)
     exact, exact_grad = oracle(s, t, **given)
     assert error(loss, exact.sum()) <= 2e-6 and error(grad, exact_grad) <= 1e-5
+
+
+@pytest.mark.parametrize("offset", [0, 10])
+@pytest.mark.parametrize("divergence", ["reverse_kl", "tv"])
+def test_log_odds_come_from_the_logits(divergence, offset):
+    """For a student near its teacher: what p and q, as rounded, say of each other is worth less,
+    and the sign of their difference is for many classes that of the rounding."""
+    t = torch.randn(4, 1248)
+    s = t + 1e-4 * torch.randn(4, 1248) + offset
+    _, grad = loss_and_grad(s, t, divergence=divergence)
+    _, exact_grad = oracle(s, t, divergence=divergence)
+    naive = error(peer(s, t, divergence=divergence)[1], exact_grad)
+    assert error(grad, exact_grad) <= naive / 5 and naive > 1e-3
 
 
 @pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "mse", "tv"])
