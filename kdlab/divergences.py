@@ -168,8 +168,6 @@ def value(
     if pair.divergence == "reverse_kl":
         d = _relative_entropy(pair)
         return d, d, zero
-    if pair.divergence == "tv":
-        return _total_variation(pair, for_student, for_teacher)
     (gap, f), scratch = pair.gap, pair.scratch_2
     dot_s = dot_t = zero
     if pair.divergence == "js":
@@ -177,31 +175,19 @@ def value(
         dot_t = -_sum(of_teacher) / pair.z_t
         dot_s = -pair.product[1] / pair.z_s
         return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
-    d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
-    if for_teacher:
-        dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f)
+    if pair.divergence == "mse":
+        d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
+        if for_teacher:
+            dot_t = -_sum(torch.mul(gap, pair.u, out=scratch)) / (pair.z_t * f)
+        if for_student:
+            dot_s = pair.product[1] / (pair.z_s * f)
+        return d, dot_s, dot_t
+    d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
+    if for_teacher:  # before v · sgn takes the place of sgn
+        dot_t = -_sum(pair.sign.mul(pair.u)) / pair.z_t
     if for_student:
-        dot_s = pair.product[1] / (pair.z_s * f)
+        dot_s = pair.product[1] / pair.z_s
     return d, dot_s, dot_t
-
-
-def _total_variation(
-    pair: Pair, for_student: bool, for_teacher: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """½ Σ sgn (q − p), Σ sgn q and −Σ sgn p, where sgn = sgn(q − p).
-
-    The first from q − p = (w − v Σw / Z_s) / Z_t, unless Σw > Z_s / 2, as in `Pair.gap`.
-    """
-    w_sum, z_s, z_t = pair.w_sum, pair.z_s, pair.z_t
-    signed_w = _sum(pair.scratch.mul_(pair.sign))
-    far = w_sum > 0.5 * z_s
-    signed_p = zero = torch.zeros_like(z_s)
-    if for_teacher or far.is_cuda or far.any():
-        signed_p = _sum(torch.mul(pair.sign, pair.u, out=pair.scratch)) / z_t
-    signed_q = pair.product[1] / z_s
-    near = (signed_w - w_sum * signed_q) / z_t
-    d = 0.5 * torch.where(far, signed_q - signed_p, near).clamp_min_(0.0)
-    return d, signed_q if for_student else zero, -signed_p if for_teacher else zero
 
 
 def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
