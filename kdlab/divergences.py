@@ -183,8 +183,8 @@ def value(
             dot_s = pair.product[1] / (pair.z_s * f)
         return d, dot_s, dot_t
     d = 0.5 * _sum(torch.abs(gap, out=scratch)) / f
-    if for_teacher:  # before v · sgn takes the place of sgn
-        dot_t = -_sum(pair.sign.mul(pair.u)) / pair.z_t
+    if for_teacher:  # in the place of G, which tv's slopes don't ask for
+        dot_t = -_sum(torch.mul(pair.sign, pair.u, out=pair.scratch)) / pair.z_t
     if for_student:
         dot_s = pair.product[1] / pair.z_s
     return d, dot_s, dot_t
