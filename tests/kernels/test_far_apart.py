@@ -15,7 +15,7 @@ import kdlab
 from tests.oracle import oracle, peer
 
 SOFTENED = ["kl", "reverse_kl", "js", "mse", "tv"]
-CLASSES = 5_000  # five tiles, with the launcher's widest made 1024
+CLASSES = 3_000  # three tiles, with the launcher's widest made 1024
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -45,12 +45,12 @@ def test_masks_that_are_numbers(divergence, mask, beta, masked, reduction):
     s[0, 130] = t[0, 130] = 400.0
     keep = torch.zeros(2, CLASSES, dtype=torch.bool)
     keep[:, 100:150] = True
-    keep[1, 4_500] = True
+    keep[1, 2_500] = True
     if masked != "teacher":
         s[~keep] = mask
     if masked != "student":
         t[~keep] = mask
-    labels = torch.tensor([120, 4_500])
+    labels = torch.tensor([120, 2_500])
     given = dict(labels=labels, label_weight=0.3, beta=beta, divergence=divergence)
     (loss, grad), (found, found_grad) = backends(s, t, reduction, **given)
     torch.testing.assert_close(found, loss, rtol=3e-6, atol=1e-6)
@@ -65,7 +65,7 @@ def test_masks_that_are_numbers(divergence, mask, beta, masked, reduction):
 @pytest.mark.parametrize("divergence", SOFTENED)
 def test_peaks_in_different_tiles(divergence, peak, reduction):
     """Each side sure of a class, in another tile than the one whose maximum the sums are about."""
-    places = (5, 4_990)
+    places = (5, 2_990)
     for student_at, teacher_at, noise in product((None, *places), (None, *places), (0.1, 1)):
         s, t = noise * torch.randn(2, 1, CLASSES)
         for z, place in ((s, student_at), (t, teacher_at)):
@@ -84,7 +84,7 @@ def test_peaks_in_different_tiles(divergence, peak, reduction):
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("divergence", SOFTENED)
 def test_rows_far_from_zero_are_right_or_nan(divergence, sign):
-    for tenths in (60, 82, 84, 86, 92, 94, 97, 100, 106):
+    for tenths in (60, 82, 85, 92, 94, 97, 106):
         far = sign * torch.tensor(10.0 ** (tenths / 10))
         step = torch.nextafter(far.abs(), torch.tensor(torch.inf)) - far.abs()
         s, t = far + step * torch.randint(-3, 3, (2, 2, CLASSES))
