@@ -235,14 +235,14 @@ def student_gradient(
             out = 2 * scale * tl.where(s == t, 0.0, s - t)
         else:
             scale *= 1 / beta if TEMPERATURE_SCALING else beta
-            if DIVERGENCE == KL or DIVERGENCE == TV:
+            if DIVERGENCE == KL:
                 v = tl.exp2(exponent(s, c, m_s, ONE_TILE))
-                if DIVERGENCE == KL:
-                    u = tl.exp2(exponent(t, c, m_t, ONE_TILE))
-                    out = scale / z_s * less(v, u, z_s, z_t)
-                else:
-                    odds = log2_odds(s, t, c, softmaxes, ONE_TILE)
-                    out = 0.5 * scale / z_s * v * (signed(odds, 1.0) - dot_s)
+                u = tl.exp2(exponent(t, c, m_t, ONE_TILE))
+                out = scale / z_s * less(v, u, z_s, z_t)
+            elif DIVERGENCE == TV:
+                v = tl.exp2(exponent(s, c, m_s, ONE_TILE))
+                odds = log2_odds(s, t, c, softmaxes, ONE_TILE)
+                out = 0.5 * scale / z_s * v * (signed(odds, 1.0) - dot_s)
             else:
                 _x_s, _x_t, q, p = soften(s, t, c, softmaxes, ONE_TILE)
                 ratio, _teacher = log2_ratios(

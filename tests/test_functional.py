@@ -224,6 +224,16 @@ def test_masked_classes():
         assert rows[0] == 0 and not rows[1].isfinite()
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, reduction):
+    s, t, _ = make(2, 12)
+    (s.detach() if side == "student" else t)[0] = -torch.inf
+    loss = kdlab.distillation_loss(s, t, divergence="tv", reduction=reduction).sum()
+    loss.backward()
+    assert loss.isnan() and s.grad[0].isnan().all() and s.grad[1].isfinite().all()
+
+
 def test_num_classes_cuts_padding():
     s, t, _ = make(3, 12)
     expected = kdlab.distillation_loss(s[:, :10].detach(), t[:, :10])

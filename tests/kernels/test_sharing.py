@@ -60,6 +60,21 @@ def test_every_way_gives_the_same_numbers(divergence, label_weight, programs, bl
         torch.testing.assert_close(got, expected, rtol=2e-7, atol=1e-9)  # α and mix are float32
 
 
+@pytest.mark.parametrize("programs", [1, 20])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, programs, block, monkeypatch):
+    monkeypatch.setattr(launch, "programs_that_fill", lambda device: programs)
+    for reduction in ("sum", "none"):
+        s, t = torch.randn(2, 2, 50)
+        (s if side == "student" else t)[0] = -torch.inf
+        s.requires_grad_()
+        loss = kdlab.distillation_loss(
+            s, t, divergence="tv", reduction=reduction, backend="triton"
+        ).sum()
+        loss.backward()
+        assert loss.isnan() and s.grad[0].isnan().all() and s.grad[1].isfinite().all()
+
+
 def test_a_row_is_shared_only_where_rows_are_few():
     assert launch.row_parts(8, 262_144, 8192, 264)[0] == 32
     assert launch.row_parts(1, 262_144, 8192, 264)[0] == 32
