@@ -1,6 +1,6 @@
 """Time the kernels' tile shapes on a GPU: `python -m benchmarks.tune`, one table a case.
 
-`kernels/launch.py` chooses tiles from what the compiler says of them (registers, spills,
+`kernels/tiles.py` chooses tiles from what the compiler says of them (registers, spills,
 instructions). Which of those that don't spill is fastest, only a GPU can say: this times them
 beside each other and beside a copy of the bytes that each must move, and writes
 `results/tiles-<device>-<date>.json`. What it finds belongs into `whole_tile`, `sweep_tile`,
@@ -35,8 +35,8 @@ from torch import Tensor
 from benchmarks import checkout  # noqa: F401  (before kdlab.kernels is looked for)
 
 # isort: split
-from kdlab.kernels import launch
-from kdlab.kernels.launch import Tile
+from kdlab.kernels import tiles
+from kdlab.kernels.tiles import Tile
 
 from benchmarks.cases import DTYPES, Case
 from benchmarks.measure import Inputs, Run, copy_run, interleaved
@@ -57,7 +57,7 @@ TINY = tuple((kinds, Case(case.divergence, case.dtype, 2, 8200)) for kinds, case
 
 
 def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A name for each shape, and what is to stand in `launch` for it."""
+    """A name for each shape, and what is to stand in `tiles` for it."""
     vector = 16 // DTYPES[dtype].itemsize
     if kind == "shared":
         for programs in (1, 2, 4, 8, 16):
@@ -68,10 +68,10 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if kind == "teams":
         yield "look-back", {"team_tiles": no_teams}
-        for warps, tiles in product((2, 4, 8), (4, 5, 6, 8)):
+        for warps, n in product((2, 4, 8), (4, 5, 6, 8)):
             shape = {"TEAM_WARPS": warps, "TEAM_PROGRAMS": 16 // warps}
-            shape |= {"team_tiles": lambda *_, tiles=tiles: (tiles,)}
-            yield f"{tiles} tiles, {warps} warps, {16 // warps} programs", shape
+            shape |= {"team_tiles": lambda *_, n=n: (n,)}
+            yield f"{n} tiles, {warps} warps, {16 // warps} programs", shape
         return
     place = "whole_tile" if kind == "backward" else "sweep_tile"
     for warps, loads in product((4, 8, 16, 32), (1, 2)):
@@ -81,8 +81,8 @@ def choices(kind: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if kind != "gradient":
             yield name, shape
             continue
-        for tiles in (2, 4, 8):
-            yield f"{name}, {tiles} a part", shape | {"PART_TILES": tiles, "team_tiles": no_teams}
+        for n in (2, 4, 8):
+            yield f"{name}, {n} a part", shape | {"PART_TILES": n, "team_tiles": no_teams}
     if kind == "gradient":  # the lag follows from it
         for programs in (1, 2, 8, 16, 32):
             name = f"lag of {programs / 8:g} a multiprocessor"
@@ -110,7 +110,7 @@ def timed(kind: str, case: Case, inputs: Inputs, answers: dict[str, Any]) -> Run
         student, teacher = inputs.student[i % inputs.count], inputs.teacher[i % inputs.count]
         with ExitStack() as stack:
             for name, answer in answers.items():
-                stack.enter_context(patch.object(launch, name, answer))
+                stack.enter_context(patch.object(tiles, name, answer))
             stack.enter_context(patch.object(functional, "gradient_in_forward", rule))
             if kind in ("sweep", "shared"):
                 student = student.detach()

@@ -134,7 +134,8 @@ def distillation_loss(
     gives NaN, and so does a row without a finite logit. In "triton", where a row is longer than a
     tile, so does one whose largest logit is so far from 0 that it, times β or (with labels) as it
     is, passes ±1.8 · 10⁸: float32 has steps of 16 there. Masks like −10⁹ beside larger logits are
-    no trouble.
+    no trouble. One so low that β log₂ e times it is not a float32 any more, as
+    ``torch.finfo(torch.float32).min`` is for β above 0.69, is taken for −inf.
 
     >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])

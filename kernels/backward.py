@@ -6,7 +6,7 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 
 import triton
 import triton.language as tl
-from kdlab.kernels.forward import load_softmaxes
+from kdlab.kernels.results import load_softmaxes
 from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import (
     as_number,

@@ -6,8 +6,9 @@ nothing of the other classes. So whoever reads a logit writes its gradient, and 
 
 import triton
 import triton.language as tl
-from kdlab.kernels.forward import lanes, last_tile, load_tile
-from kdlab.kernels.lookback import nothing, part_of
+from kdlab.kernels.parts import part_of
+from kdlab.kernels.results import nothing
+from kdlab.kernels.sweep import lanes, last_tile, load_tile
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import triton
-from kdlab.kernels.forward import load_tile
+from kdlab.kernels.sweep import load_tile
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # NVIDIA H100 SXM, data sheet: 67e12 fp32 operations a second, two to a fused multiply-add, so
@@ -75,7 +75,7 @@ def loaded_bytes(body: list[Instruction]) -> int:
     total = 0
     for text, file, line in body:
         load = _LOAD.search(text)
-        if load and file == "forward.py" and line in load_lines:
+        if load and file == "sweep.py" and line in load_lines:
             total += next((_WIDTH[part] for part in load[0].split(".") if part in _WIDTH), 4)
     return total
 

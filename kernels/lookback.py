@@ -18,31 +18,18 @@ Merrill, Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2
 
 import triton
 import triton.language as tl
-from kdlab.kernels.forward import (
-    N_FIELDS,
-    join,
-    join_sums,
-    lanes,
-    last_tile,
+from kdlab.kernels.parts import N_FIELDS, join, join_sums, part_of, store_state, store_sums
+from kdlab.kernels.results import (
+    gradient_at_label,
     load_softmaxes,
-    load_tile,
+    nothing,
     softmaxes_of,
-    spread_sweep,
     store_softmaxes,
-    store_state,
-    store_sums,
-    sweep,
     write_loss,
 )
 from kdlab.kernels.row_state import JS, LOG2_E, TV, finish
-from kdlab.kernels.softened import as_number, less_label, student_gradient
-
-
-@triton.jit
-def part_of(number, parts, part_size, n_classes):
-    """The row of a part, and its first class and the one after its last."""
-    begin = number % parts * part_size
-    return (number // parts).to(tl.int64), begin, tl.minimum(begin + part_size, n_classes)
+from kdlab.kernels.softened import as_number, student_gradient
+from kdlab.kernels.sweep import lanes, last_tile, load_tile, spread_sweep, sweep
 
 
 @triton.jit
@@ -129,49 +116,6 @@ def gradient_sweep(
         gradient_at_label(
             student, teacher, grad, label, begin, end, g, b, softmaxes, dot_s, label_weight, mix,
             DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC)  # fmt: skip
-
-
-@triton.jit
-def gradient_at_label(
-    student,
-    teacher,
-    grad,
-    label,
-    begin,
-    end,
-    g,
-    b,
-    softmaxes,
-    dot_s,
-    label_weight,
-    mix,
-    DIVERGENCE: tl.constexpr,
-    SOFT: tl.constexpr,
-    HARD: tl.constexpr,
-    TEMPERATURE_SCALING: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """The label's class once more, if it is between begin and end, rather than to ask of each class
-    whether it is the label."""
-    tl.debug_barrier()
-    if (begin <= label) & (label < end):
-        s = tl.load(student + label).to(ACC)
-        t = s
-        if SOFT:
-            t = tl.load(teacher + label).to(ACC)
-        out = student_gradient(
-            s, t, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE, SOFT, HARD,
-            TEMPERATURE_SCALING, False)  # fmt: skip
-        tl.store(grad + label, less_label(out, True, g, label_weight))
-
-
-@triton.jit
-def nothing(grad, begin, end, BLOCK: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
-    """The gradient of a part of a row that counts for nothing."""
-    offsets = lanes(BLOCK, VECTOR, ALIGNED)
-    for start in range(begin, end, BLOCK):
-        zeros = tl.zeros(offsets.shape, grad.dtype.element_ty)
-        tl.store(grad + start + offsets, zeros, mask=start + offsets < end)
 
 
 @triton.jit

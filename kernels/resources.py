@@ -16,13 +16,16 @@ import triton
 import triton.language as tl
 from kdlab.kernels.backward import backward_kernel
 from kdlab.kernels.differences import difference_kernel
-from kdlab.kernels.forward import forward_kernel, join_kernel, part_kernel, spread_kernel
+from kdlab.kernels.forward import forward_kernel
 from kdlab.kernels.instructions import disassembly, loops, per_logit, run_tool
-from kdlab.kernels.launch import (
-    DIVERGENCE,
+from kdlab.kernels.lookback import lookback_kernel
+from kdlab.kernels.parts import join_kernel, part_kernel, spread_kernel
+from kdlab.kernels.row_state import DIVERGENCE
+from kdlab.kernels.scale import scale_kernel
+from kdlab.kernels.teams import TOLD, team_kernel, told
+from kdlab.kernels.tiles import (
     MAX_BLOCK,
     SCALE_TILE,
-    TOLD,
     Tile,
     compiler_options,
     sweep_tile,
@@ -30,12 +33,8 @@ from kdlab.kernels.launch import (
     team_sizes,
     team_tile,
     team_tiles,
-    told,
     whole_tile,
 )
-from kdlab.kernels.lookback import lookback_kernel
-from kdlab.kernels.scale import scale_kernel
-from kdlab.kernels.teams import team_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 

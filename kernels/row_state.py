@@ -34,6 +34,14 @@ MSE_LOGITS = tl.constexpr(2)
 REVERSE_KL = tl.constexpr(3)
 JS = tl.constexpr(4)  # js and tv need p and q, so the normalisers first: a second sweep
 TV = tl.constexpr(5)
+DIVERGENCE = {
+    "kl": KL,
+    "reverse_kl": REVERSE_KL,
+    "js": JS,
+    "mse": MSE,
+    "mse_logits": MSE_LOGITS,
+    "tv": TV,
+}
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)

@@ -18,17 +18,16 @@ are on their way to memory.
 
 import triton
 import triton.language as tl
-from kdlab.kernels.forward import (
-    N_FIELDS,
-    careful_sweep,
-    lanes,
+from kdlab.kernels.parts import N_FIELDS
+from kdlab.kernels.results import (
+    gradient_at_label,
+    nothing,
     softmaxes_of,
     store_softmaxes,
-    widen,
     write_loss,
 )
-from kdlab.kernels.lookback import gradient_at_label, nothing
 from kdlab.kernels.row_state import (
+    FIELDS,
     LOG2_E,
     TV,
     collapse,
@@ -44,6 +43,7 @@ from kdlab.kernels.row_state import (
     with_maxima,
 )
 from kdlab.kernels.softened import as_number, spread, spread_finish, student_gradient
+from kdlab.kernels.sweep import careful_sweep, lanes, widen
 
 UNWRITTEN = tl.constexpr(-1)  # all ones: a NaN that no arithmetic gives
 NO_LOGIT = tl.constexpr(-0x800000)  # −∞
@@ -52,6 +52,22 @@ BOTH = tl.constexpr(0b11)
 # is not too far from zero (`farthest`), at any c above SMALLEST.
 PADDING = tl.constexpr(-(2.0**120))
 SMALLEST = tl.constexpr(2.0**-80)
+# The fields of a row's state that a divergence asks for; cross-entropy asks for m_s and z_1.
+_SOFTMAXES = ("m_s", "z_s", "m_t", "z_t")
+TOLD = {
+    "kl": (*_SOFTMAXES, "w", "a"),
+    "reverse_kl": (*_SOFTMAXES, "w", "a"),
+    "mse": (*_SOFTMAXES, "w", "a", "uu", "vv", "ww", "wv"),
+    "mse_logits": ("sq",),
+    "tv": (*_SOFTMAXES, "w"),
+}
+
+
+def told(divergence: str, soft: bool, hard: bool) -> int:
+    """A bit for each field of a row's state that a team's members tell each other."""
+    fields = TOLD[divergence] if soft else ()
+    fields += ("m_s", "z_1") if hard else ()
+    return sum(1 << k for k, name in enumerate(FIELDS) if name in fields)
 
 
 @triton.jit

@@ -5,9 +5,16 @@ import pytest
 from tests.browser.serving import ROOT
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-# More than a minute each, nearly all of it training, which NBVAL has them do once already:
+# A minute and more each, nearly all of it training, which NBVAL has them do once already:
 # `make test` leaves them out here, `make test-browser` does not.
-LONG = {"03_algorithm.ipynb", "05_trends_and_challenges.ipynb", "12_language_model.ipynb"}
+LONG = {
+    "03_algorithm.ipynb",
+    "04_code.ipynb",
+    "05_trends_and_challenges.ipynb",
+    "06_faq.ipynb",
+    "10_policy_distillation.ipynb",
+    "12_language_model.ipynb",
+}
 
 
 @pytest.mark.parametrize(

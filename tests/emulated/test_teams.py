@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("these run what is compiled", allow_module_level=True)
 
-from kdlab.kernels import launch, teams
+from kdlab.kernels import launch, teams, tiles
 from triton.runtime import driver
 
 import kdlab
@@ -30,10 +30,10 @@ PROGRAMS = 6
 def emulated(monkeypatch):
     monkeypatch.setattr(driver, "_active", Driver())
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(launch, "MAX_BLOCK", 64)
-    monkeypatch.setattr(launch, "TEAM_WARPS", 1)
-    monkeypatch.setattr(launch, "programs_at_once", lambda _: PROGRAMS)
-    monkeypatch.setattr(launch, "team_tiles", lambda *_: (2,))  # parts of 512 or 256 classes
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
+    monkeypatch.setattr(tiles, "TEAM_WARPS", 1)
+    monkeypatch.setattr(tiles, "programs_at_once", lambda _: PROGRAMS)
+    monkeypatch.setattr(tiles, "team_tiles", lambda *_: (2,))  # parts of 512 or 256 classes
     monkeypatch.setattr(launch, "_looking_back", None)
     monkeypatch.setattr(Launcher, "resident", PROGRAMS)
     torch.use_deterministic_algorithms(True)  # what `empty` gives is NaN
@@ -51,7 +51,7 @@ def loss_and_grad(s, t, **settings):
     ("dtype", "label_weight"),
     [(torch.bfloat16, 0.0), (torch.float32, 0.3), (torch.bfloat16, 0.3), (torch.bfloat16, 1.0)],
 )
-@pytest.mark.parametrize("divergence", launch.TOLD)
+@pytest.mark.parametrize("divergence", teams.TOLD)
 def test_value_and_gradient(divergence, dtype, label_weight):
     if divergence == "mse_logits" and label_weight == 0:
         pytest.skip("one sweep will do: differences.py")
@@ -215,6 +215,6 @@ def test_the_tuner_calls_them(name):
 
 
 def test_who_holds_a_row():
-    assert launch.team(8192, 128_256, "js", False, 2, 528) is None
-    assert launch.team(4, 1248, "kl", False, 4, 4) is None  # five members, four programs
-    assert launch.team(4, 40_000, "kl", False, 4, 528) is None  # more members than lanes
+    assert tiles.team(8192, 128_256, "js", False, 2, 528) is None
+    assert tiles.team(4, 1248, "kl", False, 4, 4) is None  # five members, four programs
+    assert tiles.team(4, 40_000, "kl", False, 4, 528) is None  # more members than lanes

@@ -9,7 +9,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
 
-from kdlab.kernels import launch
+from kdlab.kernels import tiles
 
 import kdlab
 from tests.oracle import oracle, peer
@@ -29,8 +29,8 @@ def backends(s, t, reduction, **settings):
 
 @pytest.fixture(params=[1, 20], ids=["a program a row", "shared rows"])
 def programs(request, monkeypatch):
-    monkeypatch.setattr(launch, "programs_that_fill", lambda device: request.param)
-    monkeypatch.setattr(launch, "MAX_BLOCK", 1024)
+    monkeypatch.setattr(tiles, "programs_that_fill", lambda device: request.param)
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 1024)
 
 
 @pytest.mark.usefixtures("programs")

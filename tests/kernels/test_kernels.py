@@ -8,7 +8,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
 
-from kdlab.kernels import launch
+from kdlab.kernels import tiles
 
 import kdlab
 from kdlab import reference
@@ -25,7 +25,7 @@ GRAD_SLACK = {torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 2**-7}
 @pytest.mark.parametrize("classes", SIZES)
 @pytest.mark.parametrize("label_weight", [0.0, 0.3, 1.0])
 def test_no_worse_than_plain_pytorch(divergence, dtype, classes, label_weight, monkeypatch):
-    monkeypatch.setattr(launch, "MAX_BLOCK", 1024)  # several tiles a row, at sizes that stay quick
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 1024)  # several tiles a row, at sizes that stay quick
     s = (3 * torch.randn(3, classes)).to(dtype).requires_grad_()
     t = (3 * torch.randn(3, classes)).to(dtype)
     y = torch.randint(0, classes, (3,))
@@ -41,7 +41,7 @@ def test_no_worse_than_plain_pytorch(divergence, dtype, classes, label_weight, m
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_both_backends_give_the_same_numbers_on_hard_input(divergence, monkeypatch):
-    monkeypatch.setattr(launch, "MAX_BLOCK", 64)
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
     s, t, y = torch.randn(8, 200), torch.randn(8, 200), torch.randint(100, 200, (8,))
     s[0, :80] = t[0, :80] = -torch.inf  # a whole first tile is masked
     t[1, 130:] = -torch.inf
@@ -85,7 +85,7 @@ def test_row_strides_and_zero_rows():
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_float64_stays_float64(divergence, monkeypatch):
-    monkeypatch.setattr(launch, "MAX_BLOCK", 64)  # α and mix have no short binary fraction
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)  # α and mix have no short binary fraction
     s, t = torch.randn(4, 150).double(), torch.randn(4, 150).double()
     y, beta = torch.randint(0, 150, (4,)), torch.linspace(0.3, 2, 4).double()
     given = dict(divergence=divergence, label_weight=0.1, mix=0.3)

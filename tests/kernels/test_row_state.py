@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kdlab.kernels.forward import lanes, load_states, sweep
+from kdlab.kernels.parts import load_states
 from kdlab.kernels.row_state import (
     FIELDS,
     KL,
@@ -27,6 +27,7 @@ from kdlab.kernels.row_state import (
     finish,
     single,
 )
+from kdlab.kernels.sweep import lanes, sweep
 
 DIVERGENCES = {"kl": KL, "reverse_kl": REVERSE_KL, "mse": MSE, "mse_logits": MSE_LOGITS}
 BLOCK = 20

@@ -9,7 +9,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
 
-from kdlab.kernels import launch
+from kdlab.kernels import launch, tiles
 
 import kdlab
 from tests.oracle import DIVERGENCES
@@ -17,10 +17,14 @@ from tests.oracle import DIVERGENCES
 HOW = list(product(DIVERGENCES, (0.0, 0.3, 1.0)))
 
 
-@pytest.fixture(params=[16, 512], ids=["several tiles", "one tile"])
+@pytest.fixture(
+    params=[(16, 1), (16, 20), (512, 1)], ids=["several tiles", "of shared rows", "one tile"]
+)
 def block(request, monkeypatch):
-    """Rows of 50 classes in several tiles, or in one (js has narrower tiles)."""
-    monkeypatch.setattr(launch, "MAX_BLOCK", request.param)
+    """Rows of 50 classes in several tiles, by one program or by several, or in one tile."""
+    block, programs = request.param
+    monkeypatch.setattr(tiles, "MAX_BLOCK", block)
+    monkeypatch.setattr(tiles, "programs_that_fill", lambda device: programs)
 
 
 def run(backend, divergence, label_weight, everything, **options):
@@ -50,20 +54,16 @@ def run(backend, divergence, label_weight, everything, **options):
     return [loss.detach(), *(g for g in found if g is not None)]
 
 
-@pytest.mark.parametrize("programs", [1, 20])
 @pytest.mark.parametrize(("divergence", "label_weight"), HOW)
-def test_every_way_gives_the_same_numbers(divergence, label_weight, programs, block, monkeypatch):
-    monkeypatch.setattr(launch, "programs_that_fill", lambda device: programs)
+def test_every_way_gives_the_same_numbers(divergence, label_weight, block):
     for everything, reduction in ((False, "mean"), (True, "mean"), (True, "none")):
         expected = run("torch", divergence, label_weight, everything, reduction=reduction)
         got = run("triton", divergence, label_weight, everything, reduction=reduction)
         torch.testing.assert_close(got, expected, rtol=2e-7, atol=1e-9)  # α and mix are float32
 
 
-@pytest.mark.parametrize("programs", [1, 20])
 @pytest.mark.parametrize("side", ["student", "teacher"])
-def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, programs, block, monkeypatch):
-    monkeypatch.setattr(launch, "programs_that_fill", lambda device: programs)
+def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, block):
     for reduction in ("sum", "none"):
         s, t = torch.randn(2, 2, 50)
         (s if side == "student" else t)[0] = -torch.inf
@@ -76,11 +76,11 @@ def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, programs, block, m
 
 
 def test_a_row_is_shared_only_where_rows_are_few():
-    assert launch.row_parts(8, 262_144, 8192, 264)[0] == 32
-    assert launch.row_parts(1, 262_144, 8192, 264)[0] == 32
-    assert launch.row_parts(100, 262_144, 8192, 264)[0] == 3
-    assert launch.row_parts(8192, 128_256, 8192, 264) == (1, 128_256)
-    parts, size = launch.row_parts(3, 100_000, 8192, 12)
+    assert tiles.row_parts(8, 262_144, 8192, 264)[0] == 32
+    assert tiles.row_parts(1, 262_144, 8192, 264)[0] == 32
+    assert tiles.row_parts(100, 262_144, 8192, 264)[0] == 3
+    assert tiles.row_parts(8192, 128_256, 8192, 264) == (1, 128_256)
+    parts, size = tiles.row_parts(3, 100_000, 8192, 12)
     assert parts * size >= 100_000 and size % 8192 == 0
 
 
