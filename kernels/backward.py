@@ -59,11 +59,10 @@ def backward_kernel(
     row = (program // n_tiles).to(tl.int64)
     cols = (program % n_tiles) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < n_classes
-    read = inside
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0
-        read = inside & counts
+    read = cols < tl.where(counts, n_classes, 0)  # a row that counts for nothing is not even read
 
     b = tl.load(beta + row * beta_stride).to(ACC)
     label_weight = as_number(label_weight, ACC)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import triton
-from kdlab.kernels.sweep import load_tile
+from kdlab.kernels.sweep import load_tile, widen
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # NVIDIA H100 SXM, data sheet: 67e12 fp32 operations a second, two to a fused multiply-add, so
@@ -70,8 +70,10 @@ def loops(code: str) -> tuple[list[Instruction], list[list[Instruction]]]:
 
 def loaded_bytes(body: list[Instruction]) -> int:
     """Bytes of logits that a thread loads in one turn of a loop; other loops join, or wait."""
-    lines, first = inspect.getsourcelines(load_tile.fn)
-    load_lines = range(first, first + len(lines))
+    # Triton 3.8 says of some loads that they stand a few lines further down: in `widen`.
+    _, first = inspect.getsourcelines(load_tile.fn)
+    lines, last = inspect.getsourcelines(widen.fn)
+    load_lines = range(first, last + len(lines))
     total = 0
     for text, file, line in body:
         load = _LOAD.search(text)

@@ -219,7 +219,7 @@ def compiled(
         },
     )
     target = GPUTarget("cuda", architecture, 32)
-    options: dict[str, Any] = {"num_warps": tile.warps}
+    options: dict[str, Any] = {"num_warps": tile.warps, "enable_fp_fusion": False}
     if kernel == TEAMS:
         options = team_options(architecture)
     elif kernel != "scale in place":

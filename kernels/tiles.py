@@ -11,7 +11,7 @@ import triton
 
 MAX_BLOCK = 8192
 PART_TILES = 4
-SCALE_TILE = {"BLOCK": 4096, "num_warps": 8}
+SCALE_TILE = {"BLOCK": 4096, "num_warps": 8, "enable_fp_fusion": False}
 TEAM_WARPS = 4
 TEAM_PROGRAMS = 4  # on a multiprocessor: a thread may have a quarter of 65,536 registers over 128
 # What a row costs a team beside its tiles (telling, waiting, joining), in tiles: on an H100 eight
@@ -173,6 +173,7 @@ def team_options(architecture: int) -> dict[str, Any]:
     sm_<architecture>. For sm_80, ptxas is asked to use few: else it spills some of what a row needs
     once. So it does for sm_100, up to 40 bytes, since Triton 3.7 asks ptxas 13 for another register
     allocation than its own, around a fault in it. With its own it would spill 8 bytes, for tv only.
+    Triton 3.9 compiles for sm_90 with ptxas 13, too.
     """
     registers = 65_536 // (32 * TEAM_WARPS * TEAM_PROGRAMS)
     options: dict[str, Any] = {

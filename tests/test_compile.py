@@ -1,11 +1,12 @@
 """The kernels compiled for chips that are not here: no spills, and 128-bit loads and stores.
 
 Covered: every kernel with every divergence for sm_90, in bf16 and fp32 at the widest tile, α = ½,
-with mask and T²; in fp64 js and mse, which have most to hold. And, pairwise, what the launcher can choose: kernel, divergence, α (0,
-between, 1), tile, architecture (sm_80, 90, 100), the dtypes of student and teacher, mask or none,
-T² or none, and rows that start on 16 bytes or not. Any value of one of these occurs together with
-any value of another, where the launcher can make the two meet; three at a time do not all occur.
-Of the gradients that backward can be asked for, each by itself and all three, not two.
+with mask and T²; in fp64 js and mse, which have most to hold. And, pairwise, what the launcher can
+choose: kernel, divergence, α (0, between, 1), tile, architecture (sm_80, 90, 100), the dtypes of
+student and teacher, mask or none, T² or none, and rows that start on 16 bytes or not. Any value of
+one of these occurs together with any value of another, where the launcher can make the two meet;
+three at a time do not all occur. Of the gradients that backward can be asked for, each by itself
+and all three, not two.
 """
 
 import inspect

@@ -339,7 +339,7 @@ class Block:
                 operands[0], self.parameters[operands[1].strip("[] ")].astype(INTEGER[kind]), active
             )
             return
-        shared = modifiers[0] == "shared"
+        shared = modifiers[0] in ("shared", "shared_cta")
         brackets = next(x for x in operands if x.startswith("["))
         address = self.address(brackets, "u32" if shared else "u64")
         width = int(kind[1:]) // 8

@@ -67,7 +67,7 @@ def kinds():
     yield from (("kl", torch.float16, way) for way in WAYS)
 
 
-@pytest.mark.parametrize(("divergence", "dtype", "way"), kinds())
+@pytest.mark.parametrize(("divergence", "dtype", "way"), [*kinds()])
 def test_value_and_gradient(divergence, dtype, way, monkeypatch):
     classes, reduction, programs = WAYS[way]
     monkeypatch.setattr(tiles, "programs_that_fill", lambda device: programs)

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import numpy as np
 from triton._C.libtriton.ir import EVICTION_POLICY
@@ -48,7 +49,7 @@ def counted(cache: int = 0) -> Iterator[Traffic]:
 
     def counting_load(self, pointers, mask, *rest):
         addresses = np.atleast_1d(pointers.data)[np.atleast_1d(mask.data)]
-        last = EVICTION_POLICY.EVICT_FIRST in rest
+        last = EVICTION_POLICY.EVICT_FIRST in rest or "evict_first" in rest
         traffic.load(addresses, size(pointers), last)
         return load(self, pointers, mask, *rest)
 
@@ -56,10 +57,8 @@ def counted(cache: int = 0) -> Iterator[Traffic]:
         traffic.stored += int(np.sum(mask.data)) * size(pointers)
         return store(self, pointers, value, mask, *rest)
 
-    InterpreterBuilder.create_masked_load = counting_load
-    InterpreterBuilder.create_masked_store = counting_store
-    try:
+    patched = {"create_masked_load": counting_load, "create_masked_store": counting_store}
+    if hasattr(InterpreterBuilder, "get_cache_policy"):  # Triton 3.9 lets it drop the policy
+        patched["get_cache_policy"] = lambda self, cache, eviction: eviction
+    with patch.multiple(InterpreterBuilder, **patched):
         yield traffic
-    finally:
-        InterpreterBuilder.create_masked_load = load
-        InterpreterBuilder.create_masked_store = store
