@@ -33,6 +33,8 @@ def notebook(lab, open_notebook):
     return notebook
 
 
+# JupyterLab and Voilà have been asked the same.
+@pytest.mark.long
 @pytest.mark.parametrize("css_class", instruments.CLASSES)
 def test_the_other_instruments_by_mouse_and_keyboard(notebook, css_class):
     instruments.use(css_class, notebook.widget, instruments.RACE, instruments.SWEEP)

@@ -5,14 +5,17 @@ import pytest
 from tests.browser.serving import ROOT
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-# A minute and more each, nearly all of it training, which NBVAL has them do once already:
+# Half a minute to two each, nearly all of it training, which NBVAL has them do once already:
 # `make test` leaves them out here, `make test-browser` does not.
 LONG = {
     "03_algorithm.ipynb",
     "04_code.ipynb",
     "05_trends_and_challenges.ipynb",
     "06_faq.ipynb",
+    "08_hints.ipynb",
+    "09_prune_then_distil.ipynb",
     "10_policy_distillation.ipynb",
+    "11_the_missing_digit.ipynb",
     "12_language_model.ipynb",
 }
 
