@@ -34,6 +34,11 @@ class Rows(NamedTuple):
     settings: Settings
 
     @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """As the kernels that make a loss take them first."""
+        return self[:-1]
+
+    @property
     def logits(self) -> tuple[Tensor, Tensor]:
         return self.student, self.teacher
 
@@ -133,15 +138,7 @@ def _one_program_a_row(x: Rows, tile: tiles.Tile, one_tile: bool) -> None:
     rows, classes = x.student.shape
     with _device_of(x.student):
         forward_kernel[(rows,)](
-            x.student,
-            x.teacher,
-            x.labels,
-            x.keep,
-            x.beta,
-            x.loss,
-            x.stats,
-            x.gradient,
-            x.gradient_scale,
+            *x.tensors,
             *x.strides,
             classes,
             rows,
@@ -191,15 +188,7 @@ def _looking_back(x: Rows, tile: tiles.Tile) -> None:
     counters = torch.zeros(rows + 1, dtype=torch.int32, device=x.loss.device)
     with _device_of(x.student):
         lookback_kernel[(rows * parts + (1 + x.spread) * lag,)](
-            x.student,
-            x.teacher,
-            x.labels,
-            x.keep,
-            x.beta,
-            x.loss,
-            x.stats,
-            x.gradient,
-            x.gradient_scale,
+            *x.tensors,
             states,
             sums,
             counters,
@@ -239,15 +228,7 @@ def _by_teams(x: Rows, by: tiles.Team) -> None:
     with _device_of(x.student):
         architecture = triton.runtime.driver.active.get_current_target().arch
         team_kernel[(teams * by.members,)](
-            x.student,
-            x.teacher,
-            x.labels,
-            x.keep,
-            x.beta,
-            x.loss,
-            x.stats,
-            x.gradient,
-            x.gradient_scale,
+            *x.tensors,
             states,
             sums,
             *x.strides,

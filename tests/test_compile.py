@@ -131,11 +131,11 @@ def teams():
     ]
     fullest = [c for c in every if c[2] == max(team_tiles(c[0], c[1] > 0))]
     smaller = [c for c in every if c not in fullest]
+    half = {c for i, c in enumerate(fullest) if (i + i // 2) % 2}  # some of each dtype
     return [
         *((90, *c, True, True) for c in fullest + smaller[::3]),
         *((90, *c, False, False) for c in fullest[::3]),
-        *((80, *c, True, True) for c in fullest[::2]),
-        *((100, *c, True, True) for c in fullest[1::2]),
+        *((100 if c in half else 80, *c, True, True) for c in fullest),
     ]
 
 
@@ -155,7 +155,8 @@ def test_teams(architecture, divergence, label_weight, tiles, dtype, keep, scale
     options = dict(keep=keep, temperature_scaling=scaled, tiles=tiles)
     r = compile_kernel(*given, **options)
     # On sm_100: a few registers, of what a row needs once, not of its logits: `team_options`.
-    assert r.spilt_bytes <= (40 if architecture == 100 else 0), r
+    most = 48 if divergence == "tv" else 8
+    assert r.spilt_bytes <= (most if architecture == 100 else 0), r
     if architecture == 100:
         ptx = compiled(*given, **options).asm["ptx"]
         assert spilt_by_ptxas_itself(ptx) <= (8 if divergence == "tv" else 0), r
