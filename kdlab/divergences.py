@@ -72,7 +72,8 @@ class Pair:
         if self.saved_log_ratio is not None:
             return self.saved_log_ratio
         w_sum = self.w_sum
-        return -w_sum.sign() * torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
+        size = torch.log1p(w_sum.abs() / torch.minimum(self.z_s, self.z_t))
+        return torch.copysign(size, -w_sum)
 
     @cached_property
     def gap(self) -> tuple[Tensor, Tensor]:
@@ -84,11 +85,11 @@ class Pair:
         if self.mirror is not None:
             return self.mirror.gap[0], -self.mirror.gap[1]
         w_sum, w = self.w_sum, self.scratch
-        far = w_sum > 0.5 * self.z_s
+        far, f = w_sum > 0.5 * self.z_s, self.z_t
         if far.is_cuda or far.any():  # to ask a GPU is slower than to add zeros
-            w.addcmul_(self.u, (-w_sum / self.z_t).masked_fill(~far, 0.0))
-            w_sum = w_sum.masked_fill(far, 0.0)
-        return w.addcmul_(self.v, -w_sum / self.z_s), torch.where(far, self.z_s, self.z_t)
+            w.addcmul_(self.u, (w_sum / self.z_t).masked_fill(~far, 0.0), value=-1)
+            w_sum, f = w_sum.masked_fill(far, 0.0), torch.where(far, self.z_s, self.z_t)
+        return w.addcmul_(self.v, w_sum / self.z_s, value=-1), f
 
     @cached_property
     def sign(self) -> Tensor:
@@ -151,7 +152,7 @@ def _times_log_mixture(
 def _relative_entropy(pair: Pair) -> Tensor:
     """KL(q ‖ p) = Σ v (ln v − ln u) / Z_s + log(Z_t / Z_s) of a pair for reverse_kl."""
     _, total = pair.product
-    return (LN_2 * total / pair.z_s + pair.log_ratio).clamp_min(0.0)
+    return torch.addcdiv(pair.log_ratio, total, pair.z_s, value=LN_2).clamp_min_(0.0)
 
 
 def value(

@@ -262,7 +262,9 @@ def _choose_backend(backend: str | None, student: Tensor) -> str:
 
 def _as_rows(logits: Tensor) -> Tensor:
     """(..., V) as (N, V); a last dimension that is not dense costs one copy, the only one."""
-    rows = logits.reshape(logits.shape[:-1].numel(), logits.shape[-1])
+    rows = logits
+    if logits.dim() != 2:
+        rows = logits.reshape(logits.shape[:-1].numel(), logits.shape[-1])
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
@@ -362,8 +364,12 @@ def _rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int)
             f"labels: got shape {tuple(labels.shape)}; expected {tuple(row_shape)}, one a row"
         )
     _check_device("labels", labels, student)
-    counted = labels != ignore_index
-    return counted if mask is None else mask & counted
+    keep = labels != ignore_index
+    if mask is not None:
+        keep = mask & keep
+    # Mostly all of them do: then there is nothing to leave out. (Not asked of a GPU, which would
+    # have to be waited for, nor where the answer would go into a graph that sees other labels.)
+    return None if keep.device.type == "cpu" and not ops.watched(keep) and keep.all() else keep
 
 
 def _check_labels(

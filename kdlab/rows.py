@@ -125,16 +125,16 @@ def forward(
     """
     rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
-    student, teacher, b = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
-    stats = student.new_zeros(len(STATS), rows, dtype=dtype)
+    student, teacher, b_all = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
+    stats = student.new_empty(len(STATS), rows, dtype=dtype)
     wanted = gradient_scale is not None
     gradient = student.new_empty(student.shape if wanted else 0)
     g = None if gradient_scale is None else gradient_scale.to(dtype).expand(rows, 1)
-    c, takes_x = b * LOG2_E, settings.divergence in TAKES_X
+    takes_x = settings.divergence in TAKES_X
 
     def chunk(i: int, j: int, memory: Tensor) -> None:
         use = Buffers(*memory.unbind())
-        s, t = student[i:j], teacher[i:j]
+        s, t, b = student[i:j], teacher[i:j], b_all[i:j]
         zero = stats.new_zeros(j - i, 1)
         found = [zero] * len(STATS)
         soft: Pair | Tensor | None = None
@@ -144,10 +144,11 @@ def forward(
             x_s, x_t = (use.x_s, use.x_t) if takes_x else (use.v, use.u)
             if settings.divergence == "tv":
                 s, t = _widened(s, use.x_s), _widened(t, use.x_t)
-            found[0] = _soften(s, None, c[i:j], x_s, use.v)
-            found[2] = _soften(t, None, c[i:j], x_t, use.u)
+            c = b * LOG2_E
+            found[0] = _soften(s, None, c, x_s, use.v)
+            found[2] = _soften(t, None, c, x_t, use.u)
             found[1], found[3] = (x.sum(-1, keepdim=True) for x in (use.v, use.u))
-            soft = _pair(settings, use, b[i:j], s, t, found)
+            soft = _pair(settings, use, b, s, t, found)
             found[6], found[4], found[5] = value(
                 soft, for_student=for_gradients, for_teacher=for_gradients and g is None
             )
@@ -156,17 +157,17 @@ def forward(
         if settings.hard:
             found[0] = _soften(s, None, LOG2_E, use.out, use.out)
             found[7] = use.out.sum(-1, keepdim=True)
-        stats[:, i:j] = torch.cat(found, 1).T
+        stats[:, i:j] = torch.cat(found).view(len(STATS), -1)
         if g is not None:
             drop = None if keep is None else ~keep[i:j, None]
             y = None if labels is None else labels[i:j, None]
             place = gradient[i:j]
-            out = _student_gradient(soft, s, y, b[i:j], g[i:j], found, settings, use, place)
+            out = _student_gradient(soft, s, y, b, g[i:j], found, settings, use, place)
             _store(place, out, drop)
 
     if rows:
         for_each_chunk(chunk, rows, classes, len(Buffers._fields), stats)
-    return _loss(student, labels, keep, b, stats, settings), stats, gradient
+    return _loss(student, labels, keep, b_all, stats, settings), stats, gradient
 
 
 def _pair(
@@ -194,24 +195,27 @@ def _loss(
     settings: Settings,
 ) -> Tensor:
     """The losses of all rows, from their statistics."""
-    m_s, z_s, _, z_t, _, _, d, z_1, _ = stats
-    alpha, total = settings.label_weight, torch.zeros_like(d)
+    alpha, total = settings.label_weight, stats[6]
     if settings.soft:
         if settings.divergence != "mse_logits":
-            d.masked_fill_((z_s == 0) | (z_t == 0), torch.nan)
-            total = (1 - alpha) * (d / b[:, 0].square() if settings.temperature_scaling else d)
-        else:
-            total = (1 - alpha) * d
+            z_s, z_t = stats[1], stats[3]
+            total.masked_fill_((z_s == 0) | (z_t == 0), torch.nan)
+            if settings.temperature_scaling:
+                total = total / b[:, 0].square()
+        total = (1 - alpha) * total
     if settings.hard:
         assert labels is not None
+        m_s, z_1 = stats[0], stats[7]
         hard = z_1.log() - (student.gather(-1, labels[:, None])[:, 0] - m_s)
-        total = total + alpha * hard.masked_fill_(z_1 == 0, torch.nan)
+        hard = alpha * hard.masked_fill_(z_1 == 0, torch.nan)
+        total = total + hard if settings.soft else hard
     return total if keep is None else total.masked_fill_(~keep, 0.0)
 
 
 def _soft_scale(g: Tensor, b: Tensor, settings: Settings) -> Tensor:
     """What a slope for x = β z is multiplied by: β from the chain rule, which T² makes T."""
-    return (1 - settings.label_weight) * g * (1 / b if settings.temperature_scaling else b)
+    scale = g * (b.reciprocal() if settings.temperature_scaling else b)
+    return (1 - settings.label_weight) * scale if settings.hard else scale
 
 
 def _student_gradient(

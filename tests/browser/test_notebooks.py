@@ -8,6 +8,8 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 # Half a minute to two each, nearly all of it training, which NBVAL has them do once already:
 # `make test` leaves them out here, `make test-browser` does not.
 LONG = {
+    "01_background.ipynb",
+    "02_core_concepts.ipynb",
     "03_algorithm.ipynb",
     "04_code.ipynb",
     "05_trends_and_challenges.ipynb",
