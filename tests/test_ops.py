@@ -149,6 +149,20 @@ def test_whoever_looks_on_sees_the_operators():
     assert any("kdlab" in name for name in Logits.seen)
 
 
+# PyTorch warns that the check of the labels' range is not traced, and that tracing is old.
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_traced_graph_leaves_out_rows_that_counted_while_it_was_traced():
+    student, teacher, labels = torch.randn(3, 7), torch.randn(3, 7), torch.randint(0, 7, (3,))
+
+    def loss(labels):
+        return kdlab.distillation_loss(student, teacher, labels, label_weight=0.5)
+
+    traced = torch.jit.trace(loss, (labels,))
+    fewer = labels.clone()
+    fewer[::2] = -100
+    torch.testing.assert_close(traced(fewer), loss(fewer))
+
+
 def test_the_short_way_is_taken():
     student, teacher, labels, *_ = arguments()
     loss = kdlab.distillation_loss(student, teacher, labels)
