@@ -3,10 +3,12 @@
 prediction.py  Prediction, the small widget in which a learner commits before the run
 exercises.py   check, and what the checks of a chapter are made of
 panel.py       how both look in a notebook
+listing.py     the source of the library's functions, to read in a notebook
 checks/        one file a notebook: what is expected of each exercise's answer, and the hints
 """
 
 from kdlab.course.exercises import Hint, Verdict, attempt, blank, check, exercise, registered
+from kdlab.course.listing import source
 from kdlab.course.prediction import Prediction, Score
 
 __all__ = [
@@ -19,4 +21,5 @@ __all__ = [
     "check",
     "exercise",
     "registered",
+    "source",
 ]
