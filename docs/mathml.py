@@ -9,14 +9,21 @@ from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
 
+def mathml(tex: str, display: str) -> str:
+    made = convert(tex, display=display)
+    if "\\" in made:  # a command that the converter does not know, which it shows as it is
+        raise ValueError(f"formula {tex!r}: a command in it has no MathML: {made!r}")
+    return made
+
+
 def inline(translator: Any, node: Any) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(mathml(node.astext(), "inline"))
     raise SkipNode
 
 
 def block(translator: Any, node: Any) -> None:
     translator.body.append(translator.starttag(node, "div", CLASS="math"))
-    translator.body.append(convert(node.astext(), display="block") + "</div>")
+    translator.body.append(mathml(node.astext(), "block") + "</div>")
     raise SkipNode
 
 

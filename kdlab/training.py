@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from kdlab.data import Dataset
 from kdlab.functional import distillation_loss
 from kdlab.metrics import accuracy, agreement
+from kdlab.progress import progress as progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -284,7 +284,7 @@ def _fit(
     start = time.perf_counter()
     evaluate(0, float("nan"))
     epoch, mean_loss = 0, float("nan")
-    bar = tqdm(range(1, epochs + 1), unit="epoch", disable=not progress)
+    bar = progress_bar(range(1, epochs + 1), "epoch", disable=not progress)
     try:
         for epoch in bar:
             total = torch.zeros((), device=_device_of(model))
