@@ -25,6 +25,8 @@ def progress(
     from IPython.display import display
 
     bar: Any = tqdm(iterable, **settings, leave=False, display=False)
+    # Not closed but hidden: Voilà draws a page when all has run, and misses a widget that is gone.
+    bar.container.close = lambda: bar.container.layout.set_trait("display", "none")
     nothing = {"text/plain": "", "text/html": ""}  # for pages on which no kernel runs
     display({**bar.container._repr_mimebundle_(), **nothing}, raw=True)
     return bar

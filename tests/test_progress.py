@@ -9,7 +9,7 @@ SOURCE = """
 from kdlab.progress import progress
 
 bars = [progress((n for n in range(3)), "number", 3)]
-print(sum(bars[0]), bars[0].n, bars[0].container.comm is None)
+print(sum(bars[0]), bars[0].n, bars[0].container.layout.display)
 """
 
 
@@ -19,7 +19,7 @@ def test_in_a_notebook_it_goes_and_leaves_nothing():
     shown, printed = notebook.cells[0].outputs
     assert "application/vnd.jupyter.widget-view+json" in shown.data
     assert shown.data["text/html"] == shown.data["text/plain"] == ""
-    assert printed.text == "3 3 True\n"  # a widget that is closed has no comm
+    assert printed.text == "3 3 none\n"
 
 
 def test_elsewhere_it_is_a_line_of_text(capsys):
