@@ -9,12 +9,15 @@ _IN_A_NOTEBOOK = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__
 
 
 def progress(
-    iterable: Iterable[Any], unit: str = "it", total: int | None = None, disable: bool = False
+    iterable: Iterable[Any] | None,
+    unit: str = "it",
+    total: int | None = None,
+    disable: bool = False,
 ) -> tqdm:
     """The iterable, with a tqdm bar: how many units are done, how long the rest will take.
 
-    `total` is for iterables that have no length. In a notebook the bar goes when it is full, and
-    nothing of it is stored with the cell's output.
+    `total` is for iterables that have no length, and for None: a bar to `update` by hand. In a
+    notebook the bar goes when it is full, and nothing of it is stored with the cell's output.
 
     >>> [digit for digit in progress(range(3), "digit", disable=True)]
     [0, 1, 2]

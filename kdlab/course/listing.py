@@ -9,7 +9,7 @@ from IPython.display import Markdown
 
 
 def source(*functions: Any, docstrings: bool = True) -> Markdown:
-    """The functions as they stand in their files, each under its name; a kernel's is its Python.
+    """Functions or classes as they stand in their files, each under its name; kernels as Python.
 
     >>> from kdlab import reference
     >>> print(source(reference.l_teach, docstrings=False).data)
@@ -27,7 +27,7 @@ def _text(function: Any, docstring: bool) -> str:
     name = f"# {function.__module__}.{function.__qualname__}\n"
     text = textwrap.dedent(inspect.getsource(function))
     definition = ast.parse(text).body[0]
-    assert isinstance(definition, ast.FunctionDef)
+    assert isinstance(definition, (ast.FunctionDef, ast.ClassDef))
     if docstring or ast.get_docstring(definition) is None:
         return name + text
     words, lines = definition.body[0], text.splitlines(keepends=True)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import ipywidgets
 import numpy as np
 from torch import nn
-from tqdm.auto import tqdm
 
 from kdlab.data import Dataset
+from kdlab.progress import progress as progress_bar
 from kdlab.widgets import look
 from kdlab.widgets.classroom import check_classroom, check_student
 from kdlab.widgets.recommendation import Recommendation, recommend
@@ -172,7 +172,7 @@ class BetaSweep(TrainingSettings):
         model = self._begin()
         try:
             with (
-                tqdm(total=self._total(), unit="student", disable=not progress) as bar,
+                progress_bar(None, "student", self._total(), disable=not progress) as bar,
                 threads_for(model),
             ):
                 for _ in self._work():
