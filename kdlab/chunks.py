@@ -89,9 +89,12 @@ def _one_core_each(
     # From the caller's heap: that of a thread goes back to the system with the thread.
     mine, *others = like.new_empty(threads, buffers, step, classes)
 
+    inference = torch.is_inference_mode_enabled()
+
     def run(memory: Tensor) -> None:
         torch.set_num_threads(1)  # of this thread, and of threads that start after it
-        with torch.no_grad():  # a new thread starts with gradients on
+        # A new thread starts in neither of its caller's modes.
+        with torch.inference_mode(inference), torch.no_grad():
             while starts:
                 try:
                     start = starts.popleft()

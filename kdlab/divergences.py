@@ -96,17 +96,23 @@ class Pair:
         """sgn(q − p) in `scratch_2`, by log(q/p) = β (s − t − (m_s − m_t)) + log(Z_t / Z_s).
 
         Logits that are near each other are subtracted without rounding, where v and u have been
-        rounded already. If the student's are far above the teacher's, that goes first, as a whole
-        number, which mostly leaves nothing to round either. 0 where both are −inf, since that is
-        PyTorch's sign of NaN.
+        rounded already. If one side's are far from the other's, the side that is farther from zero
+        is moved first, by a whole number, which mostly leaves nothing to round either. 0 where both
+        are −inf, since that is PyTorch's sign of NaN.
         """
         shift = (self.m_s - self.m_t).round()
         shift = shift.masked_fill(shift.abs() < 2, 0.0)
-        s, out = self.s.to(self.v.dtype), self.scratch_2
+        s, t, out = self.s.to(self.v.dtype), self.t, self.scratch_2
+        m_s, m_t = self.m_s, self.m_t
         if shift.is_cuda or shift.any():
-            s = torch.sub(s, shift, out=out)
-        torch.sub(s, self.t, out=out)
-        return out.sub_(self.m_s - shift - self.m_t - self.log_ratio / self.beta).sign_()
+            of_s = shift.masked_fill(m_s.abs() < m_t.abs(), 0.0)
+            of_t = shift - of_s
+            m_s, m_t = m_s - of_s, m_t + of_t
+            s = torch.sub(s, of_s, out=out)
+            if of_t.is_cuda or of_t.any():
+                t = t + of_t
+        torch.sub(s, t, out=out)
+        return out.sub_(m_s - m_t - self.log_ratio / self.beta).sign_()
 
     @cached_property
     def product(self) -> tuple[Tensor, Tensor]:

@@ -4,17 +4,24 @@ import importlib.util
 import os
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdlab import ops
-
-DIVERGENCES = ("kl", "reverse_kl", "js", "mse", "mse_logits", "tv")
-_REDUCTIONS = ("none", "sum", "mean")
-_BACKENDS = (None, "triton", "torch")
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from kdlab.arguments import (
+    as_rows,
+    beta_of_rows,
+    check_denominator,
+    check_device,
+    check_logits,
+    check_settings,
+    check_transforms,
+    cut_classes,
+    labels_of_rows,
+    ordinary,
+    rows_that_count,
+)
 
 
 def triton_version() -> tuple[int, ...] | None:
@@ -45,19 +52,22 @@ def soften(logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
         (..., V) probabilities; float32, or float64 for float64 logits. Differentiable.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong kind or shape, or β ≤ 0 as a float.
+        TypeError, ValueError: an argument of the wrong kind or shape, or a float β as in
+            `distillation_loss`.
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, eq. 1.
 
     >>> soften(torch.tensor([2.0, 0.0]), beta=0.5)
     tensor([0.7311, 0.2689])
     """
-    _check_logits("logits", logits)
+    check_logits("logits", logits)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scale = _check_beta(beta, logits)
+    scale = beta_of_rows(beta, logits)
     if isinstance(scale, Tensor) and scale.dim():
         scale = scale.unsqueeze(-1)
-    return torch.softmax(logits.to(dtype) * scale, dim=-1)
+    z = logits.to(dtype)
+    largest = z.detach().amax(-1, keepdim=True)  # first, or β z might overflow
+    return torch.softmax((z - largest) * scale, dim=-1)
 
 
 def distillation_loss(
@@ -147,43 +157,54 @@ def distillation_loss(
     tensor([[-0.2311,  0.2311],
             [ 0.0000,  0.0000]])
     """
-    _check_choice("divergence", divergence, DIVERGENCES)
-    _check_choice("reduction", reduction, _REDUCTIONS)
-    _check_choice("backend", backend, _BACKENDS)
-    _check_unit("mix", mix)
-    if divergence == "js" and mix in (0, 1):
-        other = "'kl' or 'reverse_kl'"
-        raise ValueError(f"mix: got {mix}; expected 0 < mix < 1, since js is 0 there (use {other})")
-    _check_unit("label_weight", label_weight)
-    _check_logits("student_logits", student_logits)
-    _check_logits("teacher_logits", teacher_logits)
-    _check_device("teacher_logits", teacher_logits, student_logits)
-    student_logits, teacher_logits = _cut_classes(student_logits, teacher_logits, num_classes)
+    check_settings(
+        beta,
+        divergence,
+        mix,
+        label_weight,
+        temperature_scaling,
+        ignore_index,
+        num_classes,
+        reduction,
+        backend,
+    )
+    check_logits("student_logits", student_logits)
+    check_logits("teacher_logits", teacher_logits)
+    check_transforms(
+        student_logits=student_logits,
+        teacher_logits=teacher_logits,
+        labels=labels,
+        beta=beta,
+        mask=mask,
+        denominator=denominator,
+    )
+    check_device("teacher_logits", teacher_logits, student_logits)
+    student_logits, teacher_logits = cut_classes(student_logits, teacher_logits, num_classes)
     row_shape, classes = student_logits.shape[:-1], student_logits.shape[-1]
 
     dtype = torch.promote_types(
         torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32
     )
-    scale = _check_beta(beta, student_logits)
+    scale = beta_of_rows(beta, student_logits)
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=dtype, device=student_logits.device)
-    keep = _rows_that_count(student_logits, labels, mask, ignore_index)
-    row_labels = _check_labels(labels, keep, label_weight, row_shape, classes)
+    keep = rows_that_count(student_logits, labels, mask, ignore_index)
+    row_labels = labels_of_rows(labels, keep, label_weight, classes)
     if denominator is not None:
-        _check_denominator(denominator, reduction, student_logits)
+        check_denominator(denominator, reduction, student_logits)
 
     operands = (
-        _as_rows(student_logits),
-        _as_rows(teacher_logits),
+        as_rows(student_logits),
+        as_rows(teacher_logits),
         row_labels,
-        None if keep is None else keep.reshape(-1),
+        None if keep is None else ordinary(keep.reshape(-1).contiguous()),
         scale.to(dtype).expand(row_shape).reshape(-1),
     )
     settings = (
         divergence,
         float(mix),
         float(label_weight),
-        bool(temperature_scaling),
+        temperature_scaling,
         _choose_backend(backend, student_logits),
     )
     if reduction == "none":
@@ -206,7 +227,14 @@ def _share(
     if reduction == "sum":
         return torch.ones((), dtype=dtype, device=device)
     if isinstance(denominator, Tensor):
-        return 1 / denominator.to(device, dtype)
+        divisor = denominator.to(device, dtype)
+        divisor = torch.where(divisor >= 0, divisor, torch.nan)
+        # With no row that counts 1/n is 0, since 0 · 1/0 would be NaN.
+        if rows == 0:
+            divisor = divisor + torch.inf
+        elif keep is not None:
+            divisor = divisor.masked_fill(~keep.any(), torch.inf)
+        return 1 / divisor
     if denominator is None and keep is not None:
         return 1 / keep.sum().clamp(min=1).to(dtype)
     return torch.full((), 1 / (denominator or max(rows, 1)), dtype=dtype, device=device)
@@ -219,8 +247,11 @@ def gradient_in_forward(
 
     It saves the backward pass's reads: 6 bytes a bf16 logit in all instead of 10. Only where nobody
     else wants a gradient, and not
-    - in float16: upstream factors (a loss scale) come after rounding, too late for its small range;
+    - in float16: upstream factors (a loss scale) come after rounding, too late for its small range
+      (in bfloat16 such a factor, if it is not a power of two, rounds a second time);
     - under torch.compile, which cannot give the gradient away without a copy;
+    - under hooks for saved tensors, which activation checkpointing sets in order that nothing is
+      kept until the backward pass;
     - for js in half precision on CUDA, which is bound by its logarithms rather than by memory.
     On an H100 it took 0.51 to 0.75 of the time of two passes for the other divergences with many
     rows, 0.95 with 8, and for js 0.87 in float32, but 1.22 in bfloat16: `benchmarks/results`,
@@ -228,6 +259,8 @@ def gradient_in_forward(
     not been timed again.)
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False
     if divergence == "js" and student.is_cuda and student.element_size() < 4:
         return False
@@ -237,7 +270,9 @@ def gradient_in_forward(
 
 def default_backend(device: torch.device) -> str:
     """Which backend `distillation_loss` takes by itself for tensors on this device."""
-    return "triton" if device.type == "cuda" and _HAS_TRITON else "torch"
+    # AMD's GPUs are "cuda" to PyTorch, too: parts of the kernels are written for NVIDIA's.
+    nvidia = device.type == "cuda" and torch.version.hip is None
+    return "triton" if nvidia and _HAS_TRITON else "torch"
 
 
 def _choose_backend(backend: str | None, student: Tensor) -> str:
@@ -252,157 +287,20 @@ def _choose_backend(backend: str | None, student: Tensor) -> str:
             found = "none" if _TRITON is None else ".".join(map(str, _TRITON))
             needed = ".".join(map(str, OLDEST_TRITON))
             raise ValueError(f"backend: 'triton' needs Triton {needed} or newer; found {found}")
-        if student.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        if student.device.type == "cpu" and not _interpreted():
             raise ValueError(
                 "backend: 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 set before Triton is "
                 "imported; got tensors on the CPU"
             )
+        if student.device.type == "cuda" and torch.version.hip is not None:
+            raise ValueError("backend: 'triton' needs an NVIDIA GPU; this PyTorch is for AMD's")
     return backend
 
 
-def _as_rows(logits: Tensor) -> Tensor:
-    """(..., V) as (N, V); a last dimension that is not dense costs one copy, the only one."""
-    rows = logits
-    if logits.dim() != 2:
-        rows = logits.reshape(logits.shape[:-1].numel(), logits.shape[-1])
-    return rows if rows.stride(-1) == 1 else rows.contiguous()
+def _interpreted() -> bool:
+    """Whether Triton's functions are those of its interpreter, as they were made at its import."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    import triton.language
 
-
-def _describe(x: Any) -> str:
-    if isinstance(x, Tensor):
-        return f"a tensor of shape {tuple(x.shape)} and dtype {x.dtype}"
-    return f"{type(x).__name__} {x!r}"
-
-
-def _check_choice(name: str, value: Any, choices: tuple) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
-
-
-# Tuples of types below: the compiler of PyTorch 2.8 knows no unions.
-def _check_unit(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: got {_describe(value)}; expected a float in [0, 1]")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}; expected a float in [0, 1]")
-
-
-def _check_logits(name: str, logits: Any) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"{name}: got {_describe(logits)}; expected a tensor (..., V)")
-    if logits.dtype not in _FLOATS:
-        raise TypeError(f"{name}: got {_describe(logits)}; expected float16, bfloat16, 32 or 64")
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    if not torch.compiler.is_compiling() and wrapped(logits):
-        raise RuntimeError(
-            f"{name}: inside a torch.func transform (grad, vmap, ...), which kdlab's operators do "
-            "not have; use torch.autograd.grad, or the plain formulas of kdlab.reference"
-        )
-    if logits.dim() == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"{name}: got {_describe(logits)}; expected (..., V) with V at least 1")
-
-
-def _check_device(name: str, tensor: Tensor, student: Tensor) -> None:
-    if tensor.device != student.device:
-        raise ValueError(
-            f"{name}: on {tensor.device}; expected {student.device}, where student_logits is"
-        )
-
-
-def _cut_classes(student: Tensor, teacher: Tensor, n: int | None) -> tuple[Tensor, Tensor]:
-    if n is not None:
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"num_classes: got {_describe(n)}; expected an int")
-        most = min(student.shape[-1], teacher.shape[-1])
-        if not 1 <= n <= most:
-            raise ValueError(f"num_classes: got {n}; expected 1 to {most}, what the logits have")
-        student, teacher = student[..., :n], teacher[..., :n]
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"teacher_logits: got shape {tuple(teacher.shape)}; expected {tuple(student.shape)}, "
-            "the shape of student_logits (num_classes cuts padded vocabularies)"
-        )
-    return student, teacher
-
-
-def _check_beta(beta: Any, logits: Tensor) -> float | Tensor:
-    row_shape = logits.shape[:-1]
-    if isinstance(beta, Tensor):
-        if not beta.is_floating_point():
-            raise TypeError(f"beta: got {_describe(beta)}; expected a floating-point tensor")
-        if beta.dim() and beta.shape != row_shape:
-            raise ValueError(
-                f"beta: got shape {tuple(beta.shape)}; expected () or {tuple(row_shape)}"
-            )
-        if beta.dim():
-            _check_device("beta", beta, logits)
-        beta = beta.to(logits.device)
-        return torch.where((beta > 0) & (beta < torch.inf), beta, torch.nan)
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)):
-        raise TypeError(f"beta: got {_describe(beta)}; expected a float or a tensor")
-    if not 0 < beta < float("inf"):
-        raise ValueError(f"beta: got {beta}; expected a finite number above 0")
-    return float(beta)
-
-
-def _rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) -> Tensor | None:
-    row_shape = student.shape[:-1]
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            raise TypeError(f"mask: got {_describe(mask)}; expected a bool tensor")
-        if mask.shape != row_shape:
-            raise ValueError(
-                f"mask: got shape {tuple(mask.shape)}; expected {tuple(row_shape)}, one a row"
-            )
-        _check_device("mask", mask, student)
-    if labels is None:
-        return mask
-    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"labels: got {_describe(labels)}; expected an int64 tensor")
-    if labels.shape != row_shape:
-        raise ValueError(
-            f"labels: got shape {tuple(labels.shape)}; expected {tuple(row_shape)}, one a row"
-        )
-    _check_device("labels", labels, student)
-    keep = labels != ignore_index
-    if mask is not None:
-        keep = mask & keep
-    # Mostly all of them do: then there is nothing to leave out. (Not asked of a GPU, which would
-    # have to be waited for, nor where the answer would go into a graph that sees other labels.)
-    return None if keep.device.type == "cpu" and not ops.watched(keep) and keep.all() else keep
-
-
-def _check_labels(
-    labels: Tensor | None, keep: Tensor | None, label_weight: float, shape: Any, classes: int
-) -> Tensor | None:
-    """Labels of the rows that count, flat; the others become 0, a class that always exists."""
-    if labels is None:
-        if label_weight > 0:
-            raise ValueError(f"labels: got None; label_weight={label_weight} needs them")
-        return None
-    counted = labels if keep is None else torch.where(keep, labels, 0)
-    flat = counted.reshape(-1).long()
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        for worst in flat.aminmax() if len(flat) else ():
-            if not 0 <= worst.item() < classes:
-                raise ValueError(f"labels: got {worst}; expected values in [0, {classes})")
-    else:  # a device-side assert: no synchronisation
-        inside = ((flat >= 0) & (flat < classes)).all()
-        torch._assert_async(inside, f"labels: expected values in [0, {classes})")
-    return flat if label_weight > 0 else None
-
-
-def _check_denominator(denominator: Any, reduction: str, student: Tensor) -> None:
-    if reduction != "mean":
-        raise ValueError(f"denominator: given with reduction={reduction!r}; expected 'mean'")
-    if isinstance(denominator, Tensor):
-        if denominator.dim() != 0:
-            raise ValueError(
-                f"denominator: got shape {tuple(denominator.shape)}; expected a 0-dim tensor"
-            )
-        if denominator.is_cuda and denominator.device != student.device:
-            _check_device("denominator", denominator, student)
-    elif isinstance(denominator, bool) or not isinstance(denominator, (int, float)):
-        raise TypeError(f"denominator: got {_describe(denominator)}; expected a float or a tensor")
-    elif not denominator > 0:
-        raise ValueError(f"denominator: got {denominator}; expected a number above 0")
+    return type(triton.language.sum).__name__ == "InterpretedFunction"

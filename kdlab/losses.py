@@ -1,10 +1,10 @@
 """`distillation_loss` as a module, for those who keep their losses in one."""
 
-from typing import Any
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from kdlab.arguments import check_settings
 from kdlab.functional import distillation_loss
 
 
@@ -13,28 +13,54 @@ class DistillationLoss(nn.Module):
 
     Takes every keyword of `distillation_loss` but the per-batch ones (mask, denominator), which go
     to the call. Computes (1 − α) T² D(p, q) + α CE, reduced; formula, shapes, dtypes, errors and
-    sources as there. Settings are checked when the module is made.
+    sources as there. Settings are checked when the module is made, and again when it is called, so
+    that they may be changed in between (`loss.beta = 0.1`).
 
+    A `beta` that is an `nn.Parameter` is the module's parameter: optimizers find it, and
+    `state_dict` keeps it. Another tensor is a buffer, and moves with the module.
+
+    >>> import torch
     >>> loss = DistillationLoss(beta=0.5)
     >>> loss
     DistillationLoss(beta=0.5)
     >>> loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]]))
     tensor(0.4438)
+    >>> learnt = DistillationLoss(beta=nn.Parameter(torch.tensor(0.5)))
+    >>> [name for name, _ in learnt.named_parameters()]
+    ['beta']
     """
 
-    def __init__(self, **settings: Any):
+    def __init__(
+        self,
+        *,
+        beta: float | Tensor = 1.0,
+        divergence: str = "kl",
+        mix: float = 0.5,
+        label_weight: float = 0.0,
+        temperature_scaling: bool = True,
+        ignore_index: int = -100,
+        num_classes: int | None = None,
+        reduction: str = "mean",
+        backend: str | None = None,
+    ) -> None:
+        """Fix the settings; each as for `distillation_loss`."""
         super().__init__()
-        for per_batch in ("labels", "mask", "denominator"):
-            if per_batch in settings:
-                raise TypeError(f"{per_batch}: given to DistillationLoss; expected at the call")
-        beta = settings.get("beta", 1.0)
-        row_shape = beta.shape if isinstance(beta, Tensor) else ()
-        probe, labels = torch.zeros(*row_shape, 2), torch.zeros(row_shape, dtype=torch.int64)
-        checked = settings | {"backend": None, "num_classes": None}
-        if isinstance(beta, Tensor):
-            checked["beta"] = beta.detach().cpu()
-        distillation_loss(probe, probe, labels, **checked)
-        self.settings = settings
+        if isinstance(beta, Tensor) and not isinstance(beta, nn.Parameter):
+            self.register_buffer("beta", beta)
+        else:
+            self.beta = beta
+        self.divergence = divergence
+        self.mix = mix
+        self.label_weight = label_weight
+        self.temperature_scaling = temperature_scaling
+        self.ignore_index = ignore_index
+        self.num_classes = num_classes
+        self.reduction = reduction
+        self.backend = backend
+        check_settings(**self._settings())
+
+    def _settings(self) -> dict:
+        return {name: getattr(self, name) for name in _DEFAULTS}
 
     def forward(
         self,
@@ -45,14 +71,24 @@ class DistillationLoss(nn.Module):
         mask: Tensor | None = None,
         denominator: float | Tensor | None = None,
     ) -> Tensor:
+        """The loss of a batch; arguments and result as for `distillation_loss`."""
         return distillation_loss(
             student_logits,
             teacher_logits,
             labels,
             mask=mask,
             denominator=denominator,
-            **self.settings,
+            **self._settings(),
         )
 
+    __call__: Callable[..., Tensor]  # what a type checker is told that a module gives
+
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        changed = {k: v for k, v in self._settings().items() if v is not _DEFAULTS[k]}
+        return ", ".join(
+            f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v!r}"
+            for k, v in changed.items()
+        )
+
+
+_DEFAULTS = DistillationLoss.__init__.__kwdefaults__ or {}

@@ -172,6 +172,15 @@ def _rows_gradients(ctx, grad_loss, _grad_stats):
 rows.register_autograd(_rows_gradients, setup_context=_save_rows)
 
 
+def _no_second_derivative(ctx, *_):
+    raise RuntimeError(
+        "kdlab.distillation_loss has no second derivative; kdlab.reference has the plain formulas"
+    )
+
+
+rows_backward.register_autograd(_no_second_derivative)
+
+
 def _save_total(ctx, inputs, output):
     student, teacher, labels, keep, beta, scale, *ctx.settings = inputs
     _, stats, gradient = output
@@ -183,30 +192,22 @@ def _save_total(ctx, inputs, output):
 
 
 def _total_gradient(ctx, grad_total, *_):
-    """Give away the gradient that forward made; a second backward makes its own from the logits."""
+    """Give away the gradient that forward made; a second backward makes its own from the logits,
+    and both multiply by what arrives from above last, so that they are the same."""
     nothing = (None,) * 11
     if grad_total is None or not ctx.needs_input_grad[0]:
         return nothing
     gradient, ctx.gradient = ctx.gradient, None
-    if gradient is not None and not torch.is_grad_enabled():  # no second derivative is asked for
-        scale = scale_ if watched(gradient, grad_total) else _scale_
-        scale(gradient, grad_total, ctx.settings[-1])
-    else:
+    if gradient is None or torch.is_grad_enabled():  # or a second derivative is asked for
         student, teacher, labels, keep, beta, scale, stats = ctx.saved_tensors
-        grad_loss = (grad_total * scale).to(stats.dtype).expand(student.shape[0])
-        gradient, _, _ = rows_backward(
-            grad_loss,
-            student,
-            teacher,
-            labels,
-            keep,
-            beta,
-            stats,
-            True,
-            False,
-            False,
-            *ctx.settings,
-        )
+        grad_loss = scale.to(stats.dtype).expand(student.shape[0])
+        operands = grad_loss, student, teacher, labels, keep, beta, stats
+        gradient, _, _ = rows_backward(*operands, True, False, False, *ctx.settings)
+    batched = torch._C._functorch.is_legacy_batchedtensor(grad_total)  # is_grads_batched
+    if torch.is_grad_enabled() or batched or torch._C._are_functorch_transforms_active():
+        return gradient * grad_total, *nothing[1:]
+    scale = scale_ if watched(gradient, grad_total) else _scale_
+    scale(gradient, grad_total, ctx.settings[-1])
     return gradient, *nothing[1:]
 
 

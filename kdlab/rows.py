@@ -80,7 +80,7 @@ def _widened(z: Tensor, out: Tensor) -> Tensor:
 def _difference(
     s: Tensor, t: Tensor, out: Tensor, squares: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """z_t − z_s, 0 where both are −inf (or the same infinity), in `out`, and its sums.
+    """z_t − z_s, 0 where both are −inf, in `out`, and its sums.
 
     The sums are of its squares where there is a buffer to make them in.
     """
@@ -93,7 +93,7 @@ def _difference(
     sums = total()
     # inf − inf = NaN: only then the slow way (asking a GPU is slower still)
     if sums.is_cuda or sums.isnan().any():
-        out.masked_fill_(t == s, 0.0)
+        out.masked_fill_((t == s) & (t < torch.inf), 0.0)
         sums = total()
     return out, sums
 

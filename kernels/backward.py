@@ -6,7 +6,7 @@ don't wait for each other. The gradient for β is a sum over the row: each tile 
 
 import triton
 import triton.language as tl
-from kdlab.kernels.results import load_softmaxes
+from kdlab.kernels.results import load_softmaxes, statistic
 from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import (
     as_number,
@@ -70,8 +70,8 @@ def backward_kernel(
     g = tl.load(grad_loss + row * grad_loss_stride).to(ACC)
     c = b * LOG2_E
     softmaxes = load_softmaxes(stats, row, n_rows)
-    dot_s = tl.load(stats + 4 * n_rows + row)
-    dot_t = tl.load(stats + 5 * n_rows + row)
+    dot_s = tl.load(statistic(stats, 4, row, n_rows))
+    dot_t = tl.load(statistic(stats, 5, row, n_rows))
     low = float("-inf")
     s = tl.load(student + row * student_stride + cols, mask=read, other=low).to(ACC)
     t = s

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from kdlab.kernels.parts import part_of
 from kdlab.kernels.results import nothing
+from kdlab.kernels.row_state import minus
 from kdlab.kernels.sweep import lanes, last_tile, load_tile
 
 
@@ -17,7 +18,7 @@ def difference_tile(
 ):  # fmt: skip
     """A lane's part of Σ (z_t − z_s)²; writes 2 g (z_s − z_t)."""
     s, t = load_tile(student, teacher, cols, end, ACC, True, FULL, LAST=True)
-    gap = tl.where(s == t, 0.0, s - t)  # −inf in both is no gap
+    gap = minus(s, t)
     out = (2 * g * gap).to(grad.dtype.element_ty)
     if FULL:
         tl.store(grad + cols, out, eviction_policy="evict_first")

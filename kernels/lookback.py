@@ -24,6 +24,7 @@ from kdlab.kernels.results import (
     load_softmaxes,
     nothing,
     softmaxes_of,
+    statistic,
     store_softmaxes,
     write_loss,
 )
@@ -226,9 +227,10 @@ def lookback_kernel(
                 label = tl.load(labels + row)
             wait(counters + row, (parts + 1) * (1 + SPREAD))
             softmaxes = load_softmaxes(stats, row, n_rows)
+            dot_s = tl.load(statistic(stats, 4, row, n_rows))
             gradient_sweep(student + row * student_stride, teacher + row * teacher_stride, grad,
-                           label, begin, end, g, b, softmaxes, tl.load(stats + 4 * n_rows + row),
-                           label_weight, mix, DIVERGENCE, SOFT, HARD, TEMPERATURE_SCALING, ACC,
-                           BLOCK, VECTOR, ALIGNED)  # fmt: skip
+                           label, begin, end, g, b, softmaxes, dot_s, label_weight, mix, DIVERGENCE,
+                           SOFT, HARD, TEMPERATURE_SCALING, ACC, BLOCK, VECTOR,
+                           ALIGNED)  # fmt: skip
         else:
             nothing(grad, begin, end, BLOCK, VECTOR, ALIGNED)

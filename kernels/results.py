@@ -32,25 +32,31 @@ def softmaxes_of(state, DIVERGENCE: tl.constexpr):
 
 
 @triton.jit
+def statistic(stats, k: tl.constexpr, row, n_rows):
+    """Where a row has its k-th statistic: k n_rows may pass 2³¹."""
+    return stats + (tl.full((), n_rows, tl.int64) * k + row)
+
+
+@triton.jit
 def store_softmaxes(softmaxes, stats, row, n_rows):
     m_s, z_s, m_t, z_t, z_1, ratio = softmaxes
-    tl.store(stats + row, m_s)
-    tl.store(stats + n_rows + row, z_s)
-    tl.store(stats + 2 * n_rows + row, m_t)
-    tl.store(stats + 3 * n_rows + row, z_t)
-    tl.store(stats + 7 * n_rows + row, z_1)
-    tl.store(stats + 8 * n_rows + row, ratio)
+    tl.store(statistic(stats, 0, row, n_rows), m_s)
+    tl.store(statistic(stats, 1, row, n_rows), z_s)
+    tl.store(statistic(stats, 2, row, n_rows), m_t)
+    tl.store(statistic(stats, 3, row, n_rows), z_t)
+    tl.store(statistic(stats, 7, row, n_rows), z_1)
+    tl.store(statistic(stats, 8, row, n_rows), ratio)
 
 
 @triton.jit
 def load_softmaxes(stats, row, n_rows):
     return (
-        tl.load(stats + row),
-        tl.load(stats + n_rows + row),
-        tl.load(stats + 2 * n_rows + row),
-        tl.load(stats + 3 * n_rows + row),
-        tl.load(stats + 7 * n_rows + row),
-        tl.load(stats + 8 * n_rows + row),
+        tl.load(statistic(stats, 0, row, n_rows)),
+        tl.load(statistic(stats, 1, row, n_rows)),
+        tl.load(statistic(stats, 2, row, n_rows)),
+        tl.load(statistic(stats, 3, row, n_rows)),
+        tl.load(statistic(stats, 7, row, n_rows)),
+        tl.load(statistic(stats, 8, row, n_rows)),
     )
 
 
@@ -89,9 +95,9 @@ def write_loss(
         hard = tl.log(z_1) - exponent(z_label, LOG2_E, m_s, ONE_TILE) * LN_2
         total += label_weight * tl.where(z_1 == 0, float("nan"), hard)
     tl.store(loss + row, tl.where(counts, total, 0.0))
-    tl.store(stats + 4 * n_rows + row, dot_s)
-    tl.store(stats + 5 * n_rows + row, dot_t)
-    tl.store(stats + 6 * n_rows + row, soft)
+    tl.store(statistic(stats, 4, row, n_rows), dot_s)
+    tl.store(statistic(stats, 5, row, n_rows), dot_t)
+    tl.store(statistic(stats, 6, row, n_rows), soft)
 
 
 @triton.jit

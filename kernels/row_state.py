@@ -143,6 +143,12 @@ def exponent(z, c, m, ONE_TILE: tl.constexpr):
 
 
 @triton.jit
+def minus(x, y):
+    """x − y, and 0 where a class is masked in both (−∞); NaN where both are +∞."""
+    return tl.where((x == y) & (x < float("inf")), 0.0, x - y)
+
+
+@triton.jit
 def weighted(weight, x, y, CAREFUL: tl.constexpr):
     """Σ weight (x − y), weight = 2^x. CAREFUL: what the first never says (x = −∞) contributes
     nothing, and what only the second never says is infinitely far; else either may be NaN."""
@@ -176,9 +182,7 @@ def gather(
         z_1 += tl.sum(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), 1)
     if SOFT:
         if DIVERGENCE == MSE_LOGITS:
-            gap = t - s
-            if CAREFUL:
-                gap = tl.where(t == s, 0.0, gap)  # −inf in both is no gap
+            gap = minus(t, s) if CAREFUL else t - s
             sq += tl.sum(gap * gap, 1)
         else:
             x_s = exponent(s, c, m_s, ONE_TILE)

@@ -45,19 +45,23 @@ def log2_odds(s, t, c, softmaxes, ONE_TILE: tl.constexpr):
     """log₂(q / p) = c (s − t − (m_s − m_t)) + log₂(z_t / z_s), NaN where both are masked.
 
     By the logits, which are subtracted without rounding where they are near each other: p and q,
-    and their exponents, have been rounded already. If the student's are far above the teacher's,
-    that goes first, as a whole number, which mostly leaves nothing to round either.
+    and their exponents, have been rounded already. If one side's are far from the other's, the side
+    that is farther from zero is moved first, by a whole number, which mostly leaves nothing to
+    round either.
     """
     m_s, _z_s, m_t, _z_t, _z_1, ratio = softmaxes
     shift = m_s - m_t
     shift = tl.where(tl.abs(shift) < 2, 0.0, tl.floor(shift + 0.5))
-    rest = ratio * LOG2_E - c * (m_s - shift - m_t)
+    of_s = tl.where(tl.abs(m_s) < tl.abs(m_t), 0.0, shift)
+    of_t = shift - of_s
+    rest = ratio * LOG2_E - c * ((m_s - of_s) - (m_t + of_t))
     c = tl.full((), c, s.dtype)
+    apart = (s - of_s) - (t + of_t)
     if ONE_TILE:
-        out = c * (s - shift - t) + rest
+        out = c * apart + rest
     else:  # z_s and z_t sum powers of c z − c m, c m rounded: see `exponent`
         rest += tl.fma(m_s, c, -(m_s * c)) - tl.fma(m_t, c, -(m_t * c))
-        out = tl.fma(s - shift - t, c, rest)
+        out = tl.fma(apart, c, rest)
     return out
 
 

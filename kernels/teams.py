@@ -23,6 +23,7 @@ from kdlab.kernels.results import (
     gradient_at_label,
     nothing,
     softmaxes_of,
+    statistic,
     store_softmaxes,
     write_loss,
 )
@@ -346,4 +347,4 @@ def team_kernel(
             if part == 0:
                 tl.store(loss + row, 0.0)
                 for k in tl.static_range(9):
-                    tl.store(stats + k * n_rows + row, 0.0)
+                    tl.store(statistic(stats, k, row, n_rows), 0.0)

@@ -42,7 +42,7 @@ def assert_one_thread():
 
 
 def until_two_have_come():
-    """For `run`: threads with a core each wait for a second one, which the system may start late."""
+    """For `run`: threads with a core each wait for a second, which the system may start late."""
     came, two = set(), threading.Event()
 
     def wait():
@@ -71,6 +71,12 @@ def test_on_crowded_cores_each_thread_has_its_own_chunks(several_chunks, rows):
     check(came, rows)
     assert len({thread for *_, thread in came}) <= 3
     assert torch.get_num_threads() == 3
+
+
+def test_threads_are_in_the_mode_of_who_calls(several_chunks):
+    several_chunks(crowded=True)
+    with torch.inference_mode():
+        check(run(20, until_two_have_come()), 20)  # writes to memory made here: else it fails
 
 
 def test_a_slow_chunk_sends_the_rest_and_the_next_to_threads(several_chunks, monkeypatch):

@@ -1,7 +1,10 @@
 """The public function: its values, its defined answers for hard input, and its errors."""
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -317,6 +320,15 @@ S, T, Y = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64
         ("denominator", ValueError, dict(denominator=2.0, reduction="sum")),
         ("denominator", ValueError, dict(denominator=torch.ones(2))),
         ("backend", ValueError, dict(backend="cuda")),
+        ("student_logits", TypeError, dict(student_logits=S.to_sparse())),
+        ("beta", ValueError, dict(beta=1e39)),
+        ("beta", ValueError, dict(beta=10**400)),
+        ("beta", ValueError, dict(beta=1e-25)),
+        ("ignore_index", TypeError, dict(ignore_index=None, labels=Y)),
+        ("temperature_scaling", TypeError, dict(temperature_scaling="no")),
+        ("labels", TypeError, dict(labels=[0, 0])),
+        ("denominator", TypeError, dict(denominator=torch.tensor(2 + 3j))),
+        ("denominator", ValueError, dict(denominator=float("inf"))),
         ("mix", ValueError, dict(mix=0, divergence="js")),
         ("mix", ValueError, dict(mix=1.0, divergence="js")),
     ],
@@ -325,6 +337,47 @@ def test_errors_name_the_argument(name, error_type, arguments):
     arguments = dict(student_logits=S, teacher_logits=T) | arguments
     with pytest.raises(error_type, match=f"^{name}: "):
         kdlab.distillation_loss(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (dict(mask=Y), "mask.bool()"),
+        (dict(reduction="batchmean"), "'mean' divides by the rows"),
+        (dict(labels=Y - 1), "or ignore_index"),
+        (dict(student_logits=torch.zeros(2, 4, 3), teacher_logits=torch.zeros(2, 4, 3), labels=Y),
+         "classes are the logits' last dimension"),
+        (dict(student_logits=SimpleNamespace(logits=S)), "SimpleNamespace (pass its .logits)"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_was_probably_meant(arguments, hint):
+    with pytest.raises((TypeError, ValueError), match=re.escape(hint)):
+        kdlab.distillation_loss(**dict(student_logits=S, teacher_logits=T) | arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    numbers = dict(beta=0.5, label_weight=0.25, num_classes=3, ignore_index=1, denominator=2)
+    kind = {float: np.float32, int: np.int64}
+    same = {name: kind[type(number)](number) for name, number in numbers.items()}
+    torch.testing.assert_close(*(kdlab.distillation_loss(S, T, Y, **x) for x in (numbers, same)))
+
+
+def test_labels_and_masks_of_any_stride():
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    y, every_second = torch.arange(8)[::2], torch.tensor([True] * 3 + [False] * 5)[::2]
+    for m in (every_second, torch.tensor([True]).expand(4), None):
+        dense = y.clone(), None if m is None else m.clone(memory_format=torch.contiguous_format)
+        found = [
+            kdlab.distillation_loss(s, t, labels, mask=mask, label_weight=0.5, reduction="none")
+            for labels, mask in ((y, m), dense)
+        ]
+        assert torch.equal(*found)
+
+
+def test_infinities_on_both_sides_are_no_agreement():
+    z = torch.tensor([[torch.inf, 0.0], [-torch.inf, 0.0]])
+    loss = kdlab.distillation_loss(z, z, divergence="mse_logits", reduction="none")
+    assert loss.isnan().tolist() == [True, False] and loss[1] == 0
 
 
 def test_a_beta_tensor_that_is_not_positive_gives_nan():
@@ -367,6 +420,8 @@ def test_soften():
     torch.testing.assert_close(rows[2], torch.softmax(2 * z[2].float(), -1))
     with pytest.raises(ValueError, match=r"^beta: "):
         kdlab.soften(z, 0.0)
+    large = kdlab.soften(torch.tensor([1e38, 0.0]), 10.0)  # β z is no float32
+    assert torch.equal(large, torch.tensor([1.0, 0.0]))
 
 
 def test_module_is_the_function():
@@ -378,3 +433,23 @@ def test_module_is_the_function():
         kdlab.DistillationLoss(beta=0)
     with pytest.raises(TypeError, match="betta"):
         kdlab.DistillationLoss(betta=1)
+    for name, value in (("num_classes", -3), ("backend", "cuda"), ("mix", 2.0)):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            kdlab.DistillationLoss(**{name: value})
+    module.beta = 0.25  # as a schedule does
+    torch.testing.assert_close(
+        module(s, t, y), kdlab.distillation_loss(s, t, y, beta=0.25, label_weight=0.2)
+    )
+
+
+def test_a_modules_temperature_is_learnt_kept_and_moved():
+    s, t, _ = make(3, 5)
+    module = kdlab.DistillationLoss(beta=torch.nn.Parameter(torch.tensor(0.5)))
+    (beta,) = module.parameters()
+    module(s, t).backward()
+    assert beta.grad is not None and repr(module) == "DistillationLoss(beta=tensor of shape ())"
+    other = kdlab.DistillationLoss(beta=torch.nn.Parameter(torch.tensor(1.0)))
+    other.load_state_dict(module.state_dict())
+    assert other.beta == 0.5
+    fixed = kdlab.DistillationLoss(beta=torch.tensor(0.5))
+    assert not list(fixed.parameters()) and fixed.double().beta.dtype == torch.float64

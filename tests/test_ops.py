@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -147,6 +148,14 @@ def test_whoever_looks_on_sees_the_operators():
 
     kdlab.distillation_loss(student.as_subclass(Logits), teacher)
     assert any("kdlab" in name for name in Logits.seen)
+
+
+def test_labels_without_values_are_not_looked_at():
+    with FakeTensorMode():
+        logits, labels = torch.empty(3, 7, requires_grad=True), torch.empty(3, dtype=torch.int64)
+        loss = kdlab.distillation_loss(logits, torch.empty(3, 7), labels, label_weight=0.5)
+        loss.backward()
+        assert loss.shape == () and logits.grad.shape == (3, 7)
 
 
 # PyTorch warns that the check of the labels' range is not traced, and that tracing is old.

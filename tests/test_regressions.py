@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -153,13 +154,19 @@ def test_bf16_gradients_as_the_student_converges(divergence, distance):
     assert error(z.grad, exact) < 2**-8
 
 
-@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize("moved", ["student", "teacher"])
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0, -100.0])
 @pytest.mark.parametrize("distance", [1e-1, 1e-2])
-def test_no_sign_flips_for_a_rounding(distance, offset):
+def test_no_sign_flips_for_a_rounding(distance, offset, moved):
     """tv's slope is sgn(q − p), and where p and q have been rounded before they are subtracted, it
     is that of the rounding for many classes."""
     t = 3 * torch.randn(64, 4000)
-    s = t + distance * torch.randn(64, 4000) + offset
+    s = t + distance * torch.randn(64, 4000)
+    s, t = (s + offset, t) if moved == "student" else (s, t + offset)
+    log_q, log_p = ((0.5 * z.double()).log_softmax(-1) for z in (s, t))
+    clear = (log_q - log_p).abs().amin(-1) > 3e-8  # no class is as good as a tie
+    assert clear.sum() > 50
+    s, t = s[clear], t[clear]
     _, exact = oracle(s, t, divergence="tv", beta=0.5)
     _, naive = peer(s, t, divergence="tv", beta=0.5)
     for reduction in ("sum", "none"):  # gradient in forward, in backward
@@ -167,7 +174,11 @@ def test_no_sign_flips_for_a_rounding(distance, offset):
         options = dict(beta=0.5, divergence="tv", reduction=reduction)
         kdlab.distillation_loss(z, t, **options).sum().backward()
         assert error(z.grad, exact) < min(1e-5, error(naive, exact) + 1e-6)
-    assert distance > 0.01 or error(naive, exact) > 1e-4
+    z = t.clone().requires_grad_()
+    kdlab.distillation_loss(s, z, beta=0.5, divergence="tv", reduction="sum").backward()
+    _, exact = oracle(t, s, divergence="tv", beta=0.5)  # tv is symmetric
+    assert error(z.grad, exact) < 1e-5
+    assert distance > 0.01 or offset or error(naive, exact) > 1e-4
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -179,6 +190,94 @@ def test_under_autocast_it_is_still_float32(divergence):
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (got, expected)))
+
+
+def test_a_teacher_that_ran_in_inference_mode():
+    s = torch.randn(4, 9, requires_grad=True)
+    with torch.inference_mode():
+        t, y, mask = torch.randn(4, 9), torch.arange(4), torch.tensor([True, True, False, True])
+    with pytest.raises(RuntimeError, match="Inference tensors"):  # what saving its logits says
+        torch.nn.functional.mse_loss(s, t).backward()
+    for reduction in ("mean", "none"):
+        found = [
+            torch.autograd.grad(
+                kdlab.distillation_loss(
+                    s, teacher, labels, mask=keep, label_weight=0.5, reduction=reduction
+                ).sum(),
+                s,
+            )[0]
+            for teacher, labels, keep in ((t, y, mask), (t.clone(), y.clone(), mask.clone()))
+        ]
+        assert torch.equal(*found)
+
+
+def test_a_number_of_rows_that_is_zero_where_none_counts():
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    nothing, n = torch.zeros(4, dtype=torch.bool), torch.tensor(0)
+    assert (0 * (1 / n)).isnan()
+    loss = kdlab.distillation_loss(s, t, mask=nothing, denominator=n)
+    loss.backward()
+    assert loss == 0 and (s.grad == 0).all()
+    assert not kdlab.distillation_loss(s, t, denominator=n).isfinite()
+    assert kdlab.distillation_loss(s, t, denominator=torch.tensor(-3.0)).isnan()
+
+
+def test_checkpointing_keeps_no_gradient_until_backward():
+    t = torch.randn(4, 9)
+    s = torch.randn(4, 9, requires_grad=True)
+
+    def loss(s):
+        made = kdlab.distillation_loss(s, t)
+        kept.append(getattr(made.grad_fn, "gradient", None))
+        return made
+
+    kept: list = []
+    loss(s)
+    checkpoint(loss, s, use_reentrant=False).backward()
+    at_once, *under_checkpoint = kept
+    assert at_once.shape == s.shape and set(under_checkpoint) == {None}
+    torch.testing.assert_close(s.grad, at_once)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_backward_with_a_factor_is_the_same_twice(dtype):
+    s, t = torch.randn(8, 99, dtype=dtype, requires_grad=True), torch.randn(8, 99, dtype=dtype)
+    loss = 0.3 * kdlab.distillation_loss(s, t)
+    first, second = (torch.autograd.grad(loss, s, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_many_gradients_at_once():
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    factors = torch.tensor([1.0, -2.0])
+    for _ in range(2):
+        loss = kdlab.distillation_loss(s, t)
+        (both,) = torch.autograd.grad(loss, s, factors, is_grads_batched=True, retain_graph=True)
+        (again,) = torch.autograd.grad(loss, s, factors, is_grads_batched=True, retain_graph=True)
+        (once,) = torch.autograd.grad(loss, s)
+        torch.testing.assert_close(both, factors[:, None, None] * once)
+        torch.testing.assert_close(again, both)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher", "beta", "labels"])
+def test_forward_mode_is_a_clear_error(side):
+    s, t, beta = torch.randn(4, 9), torch.randn(4, 9), torch.tensor(0.5)
+    given = {"student": s, "teacher": t, "beta": beta}
+    if side == "labels":
+        with pytest.raises(RuntimeError, match=r"^labels: .*kdlab.reference"):
+            torch.vmap(lambda y: kdlab.distillation_loss(s, t, y))(torch.zeros(2, 4).long())
+        return
+
+    def loss(x):
+        now = given | {side: x}
+        return kdlab.distillation_loss(now["student"], now["teacher"], beta=now["beta"])
+
+    x = given[side]
+    name = side if side == "beta" else f"{side}_logits"
+    with pytest.raises(RuntimeError, match=rf"^{name}: .*kdlab.reference"):
+        torch.func.jvp(loss, (x,), (torch.ones_like(x),))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=rf"^{name}: with a tangent"):
+        loss(forward_ad.make_dual(x, torch.ones_like(x)))
 
 
 def test_functional_transforms_are_a_clear_error():

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlab.functional import DIVERGENCES, distillation_loss, soften
+from kdlab.arguments import DIVERGENCES
+from kdlab.functional import distillation_loss, soften
 from kdlab.metrics import effective_classes, entropy
 
 # Every widget offers what the library computes.

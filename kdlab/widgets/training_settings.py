@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import ipywidgets
 import traitlets
 
-from kdlab.functional import DIVERGENCES
+from kdlab.arguments import DIVERGENCES
 from kdlab.widgets import look
 from kdlab.widgets.classroom import Settings
 from kdlab.widgets.one_thread import OneThread

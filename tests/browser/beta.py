@@ -7,7 +7,7 @@ from playwright.sync_api import Locator
 from torch import Tensor
 
 import kdlab
-from kdlab.functional import DIVERGENCES
+from kdlab.arguments import DIVERGENCES
 from kdlab.metrics import entropy
 from kdlab.widgets import look
 from tests.browser import marks

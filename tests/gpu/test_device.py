@@ -7,7 +7,7 @@ import torch
 
 import kdlab
 from kdlab import functional
-from kdlab.functional import DIVERGENCES
+from kdlab.arguments import DIVERGENCES
 from tests.oracle import error, oracle
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]

@@ -12,7 +12,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from kdlab.kernels import tiles
 
 import kdlab
-from tests.oracle import oracle, peer
+from tests.oracle import error, oracle, peer
 
 SOFTENED = ["kl", "reverse_kl", "js", "mse", "tv"]
 CLASSES = 3_000  # three tiles, with the launcher's widest made 1024
@@ -115,3 +115,16 @@ def test_what_beta_takes_out_of_float32_is_masked(divergence, masked, reduction)
     torch.testing.assert_close(of_numbers, of_infinity, rtol=3e-6, atol=1e-6)
     infinite = (divergence, masked) in (("kl", "student"), ("reverse_kl", "teacher"))
     assert all(loss.isinf().all() == infinite for loss in of_numbers)
+
+
+@pytest.mark.parametrize("moved", ["student", "teacher"])
+@pytest.mark.parametrize("offset", [-100.0, 1e4])
+@pytest.mark.parametrize("divergence", ["reverse_kl", "tv"])
+def test_a_side_that_is_moved_as_a_whole(divergence, offset, moved, reduction):
+    """log(q / p) keeps its digits whichever side is farther from zero."""
+    t = torch.randn(2, CLASSES)
+    s = t + 0.05 * torch.randn(2, CLASSES)
+    s, t = (s + offset, t) if moved == "student" else (s, t + offset)
+    _, exact = oracle(s, t, divergence=divergence, beta=1.0)
+    for _, grad in backends(s, t, reduction, divergence=divergence):
+        assert error(grad, exact) < 1e-5

@@ -73,6 +73,35 @@ def test_both_backends_give_the_same_numbers_on_hard_input(divergence, monkeypat
     assert results[1][0].isnan().tolist() == [False, False, True, False, False, True, False, False]
 
 
+def test_labels_masks_and_logits_as_memory_does_not_have_them():
+    """The kernels read memory: views that repeat, skip or negate it have to be made real."""
+    s, t = torch.randn(4, 9), torch.randn(4, 9)
+    y, every_second = torch.arange(8)[::2], torch.tensor([True] * 3 + [False] * 5)[::2]
+    for mask in (every_second, torch.tensor([True]).expand(4), None):
+        for labels in (y, None):
+            given = dict(mask=mask, label_weight=0.0 if labels is None else 0.5, reduction="none")
+            found = [
+                kdlab.distillation_loss(s, t, labels, backend=b, **given)
+                for b in ("torch", "triton")
+            ]
+            torch.testing.assert_close(*found)
+    negated = torch._neg_view(s)
+    found = [kdlab.distillation_loss(z, t, backend="triton") for z in (-s, negated)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("classes", [2, 3000])
+def test_infinities_on_both_sides_are_no_agreement(classes, monkeypatch):
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 1024)
+    z = torch.zeros(2, classes)
+    z[0, 1], z[1, 1] = torch.inf, -torch.inf
+    for student in (z, z.clone().requires_grad_()):  # the value alone, and with its gradient
+        given = dict(divergence="mse_logits", backend="triton")
+        loss = kdlab.distillation_loss(student, z, reduction="none", **given)
+        assert loss.isnan().tolist() == [True, False] and loss[1] == 0
+        assert kdlab.distillation_loss(student, z, **given).isnan()
+
+
 def test_row_strides_and_zero_rows():
     wide = torch.randn(4, 50)
     s = torch.randn(4, 20, requires_grad=True)

@@ -10,7 +10,7 @@ import torch
 
 import kdlab
 from kdlab import data, models
-from kdlab.functional import DIVERGENCES
+from kdlab.arguments import DIVERGENCES
 from kdlab.widgets import DistillationRace
 from kdlab.widgets.classroom import handed_down
 from kdlab.widgets.slices import Slices
