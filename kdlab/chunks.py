@@ -8,6 +8,7 @@ take chunks of their own, with one core each, and wait for each other only once;
 comes in the next seconds.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def _one_core_each(
     inference = torch.is_inference_mode_enabled()
 
     def run(memory: Tensor) -> None:
-        torch.set_num_threads(1)  # of this thread, and of threads that start after it
+        _take_one_core(cores)
         # A new thread starts in neither of its caller's modes.
         with torch.inference_mode(inference), torch.no_grad():
             while starts:
@@ -111,3 +112,13 @@ def _one_core_each(
                 thread.result()
     finally:
         torch.set_num_threads(cores)
+
+
+def _take_one_core(cores: int) -> None:
+    """One thread for each operation of the thread that calls. PyTorch takes that for a wish of
+    threads that start later as well, which another one takes back."""
+    torch.get_num_threads()  # what a thread has not asked for, it would set itself at its first sum
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(cores,))
+    other.start()
+    other.join()

@@ -152,7 +152,10 @@ def _times_log_mixture(
     info = torch.finfo(gap.dtype)
     torch.clamp_min(v, info.tiny / info.eps, out=out)
     torch.div(gap, out, out=out).mul_(-mix * z_s / f)
-    return out.clamp_min_(-mix).log1p_().mul_(v)
+    out.clamp_min_(-mix).log1p_()
+    if mix > 1 - 1e-6:  # −mix may have been rounded to −1
+        out.clamp_min_(math.log1p(-mix))
+    return out.mul_(v)
 
 
 def _relative_entropy(pair: Pair) -> Tensor:

@@ -107,11 +107,14 @@ def distillation_loss(
     computed in float32, whatever mix of half precisions comes, and in float64 where an input is.
 
     Args:
-        student_logits: (..., V), float16, bfloat16, float32 or float64. Never written to.
+        student_logits: (..., V), float16, bfloat16, float32 or float64. Never written to. Rows may
+            have any one stride; ``logits[:, :-1]`` of (B, L, V) has two, and is copied. To predict
+            the next token, shift the labels instead: ``F.pad(labels[:, 1:], (0, 1), value=-100)``.
         teacher_logits: the same shape and device; the dtype may differ.
         labels: (...) int64 in [0, V); needed where label_weight > 0.
-        beta: β > 0, a float, a 0-dim tensor, or a tensor shaped (...). A tensor value that is not
-            positive gives NaN for its rows. May require grad: a temperature can be learnt.
+        beta: β, a float from 10⁻¹⁸ to 10¹⁸, a 0-dim tensor, or a tensor shaped (...), whose values
+            that are not positive give NaN for their rows. May require grad: a temperature can be
+            learnt. Under torch.compile a float that changes compiles anew; a tensor does not.
         divergence: see the table.
         mix: the teacher's share of the mixture, for "js": strictly between 0 and 1, where js is 0
             for every student ("kl" and "reverse_kl" are what 0 and 1 mean elsewhere).
@@ -131,11 +134,12 @@ def distillation_loss(
         A scalar, or (...) for reduction="none": float32, or float64 if an input is float64. With no
         row that counts it is 0, and so is the gradient. Gradients go to the student, and to
         teacher_logits and beta where they require them, in the dtype of each. Nothing of the size
-        of the logits is kept for backward but the logits, or the gradient itself where
+        of the logits is kept for backward but the logits, and the gradient itself where
         `gradient_in_forward` says so. A second derivative raises RuntimeError.
 
     Raises:
-        RuntimeError: inside a `torch.func` transform (use `torch.autograd`, or `kdlab.reference`).
+        RuntimeError: inside a `torch.func` transform, or in forward-mode differentiation (use
+            `torch.autograd.grad`, or `kdlab.reference`).
         TypeError, ValueError: the message names the argument, what came and what was expected.
             Labels out of range raise ValueError on the CPU and stop the device on CUDA.
 
@@ -146,6 +150,10 @@ def distillation_loss(
     is, passes ±1.8 · 10⁸: float32 has steps of 16 there. Masks like −10⁹ beside larger logits are
     no trouble. One so low that β log₂ e times it is not a float32 any more, as
     ``torch.finfo(torch.float32).min`` is for β above 0.69, is taken for −inf.
+
+    D falls with β², and float32 rounds it before T² makes it larger again. With 1,000 classes and
+    logits of size 1, kl and reverse_kl lose 10⁻⁴ of their value at β = 10⁻³, a twentieth at 10⁻⁴
+    and all of it at 10⁻⁵, and gradients 2 · 10⁻⁵, 2 · 10⁻⁴ and 2 · 10⁻³. Float64 logits lose none.
 
     >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])

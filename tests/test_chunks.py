@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -77,6 +78,22 @@ def test_threads_are_in_the_mode_of_who_calls(several_chunks):
     several_chunks(crowded=True)
     with torch.inference_mode():
         check(run(20, until_two_have_come()), 20)  # writes to memory made here: else it fails
+
+
+def test_other_threads_of_the_process_keep_their_cores(several_chunks):
+    several_chunks(crowded=True)
+    meet, seen = until_two_have_come(), []
+
+    def before():
+        meet()
+        torch.ones(1 << 16).sum()  # in parts, if this thread had more than one core
+        with ThreadPoolExecutor(1) as pool:
+            theirs = pool.submit(torch.get_num_threads).result()
+        seen.append((torch.get_num_threads(), theirs))
+
+    run(20, before)
+    assert {mine for mine, _ in seen} == {1}
+    assert (1, 3) in seen  # but for the moment in which another thread takes its core
 
 
 def test_a_slow_chunk_sends_the_rest_and_the_next_to_threads(several_chunks, monkeypatch):

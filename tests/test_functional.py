@@ -374,6 +374,27 @@ def test_labels_and_masks_of_any_stride():
         assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("mix", [1e-8, 1 - 1e-8])
+def test_a_mixture_that_is_nearly_one_side(mix):
+    s, t = torch.tensor([[-200.0, 0.0]]), torch.zeros(1, 2)
+    exact, _ = oracle(s, t, divergence="js", mix=mix)
+    loss = kdlab.distillation_loss(s, t, divergence="js", mix=mix, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("version", [None, "7.1"])
+def test_the_kernels_are_for_nvidias_gpus(version, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", version)
+    assert default_backend(torch.device("cuda")) == ("triton" if version is None else "torch")
+
+
+def test_the_interpreter_must_be_asked_for_before_triton_is_imported(monkeypatch):
+    pytest.importorskip("triton.language")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match=r"^backend: .*set before Triton is imported"):
+        kdlab.distillation_loss(S, T, backend="triton")
+
+
 def test_infinities_on_both_sides_are_no_agreement():
     z = torch.tensor([[torch.inf, 0.0], [-torch.inf, 0.0]])
     loss = kdlab.distillation_loss(z, z, divergence="mse_logits", reduction="none")
