@@ -3,6 +3,7 @@ PYTHON ?= python3
 LAB_ARGS ?=
 APP_ARGS ?=
 BENCH_ARGS ?=
+KERNEL_REPORT_ARGS ?=
 GPU_CHECK_ARGS ?=
 OUT ?= gpu-check
 BIN := .venv/bin
@@ -65,11 +66,11 @@ format: .venv/dev.stamp  ## let ruff mend what it can
 
 .PHONY: doctor
 doctor: .venv/lab.stamp  ## say what this machine has and which backend will run
-	$(BIN)/kdlab doctor
+	$(BIN)/kdlab doctor --course
 
 .PHONY: kernel-report
-kernel-report: .venv/lab.stamp  ## compile the kernels for sm_80, sm_90, sm_100 and print their resources
-	$(BIN)/python -m kdlab.kernels.resources
+kernel-report: .venv/lab.stamp  ## what the kernels compile to; minutes, less with KERNEL_REPORT_ARGS='--sm 90'
+	$(BIN)/python -m kdlab.kernels.resources $(KERNEL_REPORT_ARGS)
 
 .PHONY: site
 site: .venv/site.stamp  ## the course as web pages, from the stored outputs: build/site/index.html

@@ -5,18 +5,26 @@ import json
 import sys
 from pathlib import Path
 
-from kdlab import doctor
+from kdlab import __version__, doctor
+from kdlab.extras import needed_by
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    doctor: 0 if all that the course needs is here, else 1. grade: 0 if every exercise passed and
-    every cell ran, 1 if not, 2 if a notebook could not be read.
+    doctor: 0 if all that the library needs is here (with --course, that the course needs too), else
+    1. grade: 0 if every exercise passed and every cell ran, 1 if not, 2 if a notebook could not be
+    read or what runs it is missing.
     """
     parser = argparse.ArgumentParser(prog="kdlab", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"kdlab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="what is installed here, and which backend will run")
+    checking = commands.add_parser(
+        "doctor", help="what is installed here, and which backend will run"
+    )
+    checking.add_argument(
+        "--course", action="store_true", help="also fail if the course's are missing"
+    )
     grading = commands.add_parser("grade", help="run notebooks and report on their exercises")
     grading.add_argument("notebooks", nargs="+", type=Path, metavar="notebook.ipynb")
     grading.add_argument("--json", action="store_true", help="the report as JSON")
@@ -26,13 +34,25 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "grade":
         return _grade(options.notebooks, options.json, options.time_limit)
-    print(doctor.report())
-    return 0 if all(check.good for check in doctor.diagnose()) else 1
+    return _doctor(options.course)
+
+
+def _doctor(course_too: bool) -> int:
+    library, course = doctor.library(), doctor.course()
+    print(f"the library\n{doctor.report(library)}")
+    print(f"the course{'' if course_too else ' (optional)'}\n{doctor.report(course)}")
+    needed = library + course if course_too else library
+    return 0 if all(check.good for check in needed) else 1
 
 
 def _grade(notebooks: list[Path], as_json: bool, time_limit: float) -> int:
     # Not needed by `doctor`, which must run where the notebooks' packages are missing.
-    from kdlab.grade import grade
+    try:
+        with needed_by("kdlab grade"):
+            from kdlab.grade import grade
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     reports = []
     unread = False

@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from kdlab.extras import needed_by
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -77,8 +79,9 @@ def digits(seed: int = 0) -> Dataset:
     >>> digits()
     Dataset(digits: 1347 train, 450 test, 64 features, 10 classes)
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with needed_by("kdlab.data.digits"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x / 16.0, y, test_size=0.25, random_state=seed, stratify=y)
@@ -98,7 +101,8 @@ def mnist1d() -> Dataset:
     >>> mnist1d()
     Dataset(mnist1d: 4000 train, 1000 test, 40 features, 10 classes)
     """
-    from mnist1d.data import get_dataset_args, make_dataset
+    with needed_by("kdlab.data.mnist1d"):
+        from mnist1d.data import get_dataset_args, make_dataset
 
     with contextlib.redirect_stdout(io.StringIO()):
         made = make_dataset(get_dataset_args())

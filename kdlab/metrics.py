@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -96,6 +95,8 @@ def flops(model: nn.Module, x: Tensor) -> int:
     >>> flops(nn.Linear(10, 20), torch.zeros(1, 10))
     400
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, half a second
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     return counter.get_total_flops()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlab.data import Dataset
+from kdlab.extras import needed_by
 from kdlab.functional import distillation_loss
 from kdlab.metrics import accuracy, agreement
 from kdlab.progress import progress as progress_bar
@@ -45,7 +46,8 @@ class History:
 
     def plot(self) -> "Figure":
         """Loss, and accuracies with agreement, against the epoch; a matplotlib figure."""
-        from kdlab.plots import history_figure
+        with needed_by("History.plot"):
+            from kdlab.plots import history_figure
 
         return history_figure(self)
 
@@ -68,14 +70,15 @@ def train(
     eval_every: int = 0,
     progress: bool = True,
 ) -> History:
-    """Train on the labels alone: Adam on the cross-entropy, learning rate falling to 0 (cosine).
+    """Train on the labels alone. `data` is the course's `Dataset`: whole tensors, no DataLoader.
 
-    The seed fixes the order of the examples; the weights the model starts from are yours to seed
-    (`torch.manual_seed` before making it). Same seed, epochs and batch_size: the same batches as
-    `distill`. eval_every=0 evaluates before the first and after the last epoch only. Ctrl-C stops
-    the run and keeps the weights and the history so far (`history.interrupted`).
+    Adam on the cross-entropy, the learning rate falling to 0 (cosine). The seed fixes the order of
+    the examples; the weights the model starts from are yours to seed (`torch.manual_seed` before
+    making it). Same seed, epochs and batch_size: the same batches as `distill`. eval_every=0
+    evaluates before the first and after the last epoch only. Ctrl-C stops the run and keeps the
+    weights and the history so far (`history.interrupted`).
 
-    Raises ValueError, naming the argument, for settings out of range.
+    Raises ValueError, naming the argument, for settings out of range, TypeError for other data.
 
     >>> from kdlab import data, models
     >>> _ = torch.manual_seed(0)
@@ -86,6 +89,7 @@ def train(
     def loss(rows: Tensor, logits: Tensor) -> Tensor:
         return F.cross_entropy(logits, data.y_train[rows].to(logits.device))
 
+    _check_dataset(data)
     return _fit(model, data, loss, None, epochs, batch_size, lr, weight_decay, seed, eval_every,
                 progress)  # fmt: skip
 
@@ -107,12 +111,13 @@ def distill(
     eval_every: int = 0,
     progress: bool = True,
 ) -> History:
-    """Train the student on the teacher's outputs, by `kdlab.distillation_loss`.
+    """Train the student on the teacher's outputs. `data` is the course's `Dataset`, as in `train`.
 
-    Minimises the mean of (1 − α) T² D(p, q) + α CE(z_s, label) with α = label_weight, T = 1/β. The
-    teacher runs once over the training set, in eval mode and without gradients: there is no
-    augmentation, so its outputs don't change. With label_weight=0 no label is used in training.
-    The rest is as in `train`.
+    In a training loop of your own, `kdlab.distillation_loss` is all that is needed. Here its mean,
+    (1 − α) T² D(p, q) + α CE(z_s, label) with α = label_weight, T = 1/β, is minimised. The teacher
+    runs once over the training set, in eval mode and without gradients: there is no augmentation,
+    so its outputs don't change. With label_weight=0 no label is used in training. The rest is as in
+    `train`.
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
 
@@ -123,6 +128,7 @@ def distill(
     >>> distill(student, teacher, data.digits(), epochs=2, progress=False)
     History(2 epochs, test accuracy ...)
     """
+    _check_dataset(data)
     targets = predict(teacher, data.x_train)
     if not targets.isfinite().all():
         raise ValueError("teacher: its outputs on the training set are not all finite")
@@ -179,7 +185,8 @@ def steps(
     function of the step's number: when its value changes, the rest of the cosine is scaled by as
     much. What the caller does between steps (evaluate, wait, stop) changes nothing in training.
 
-    Raises ValueError, naming the argument, for settings out of range; at the call.
+    Raises ValueError, naming the argument, for settings out of range, TypeError for other data; at
+    the call.
 
     >>> from kdlab import data, models
     >>> digits, model = data.digits(), models.MLP(64, [8], 10)
@@ -188,6 +195,7 @@ def steps(
     >>> [step.number for step in steps(model, digits, loss, count=3)]
     [1, 2, 3]
     """
+    _check_dataset(data)
     rate = lr if callable(lr) else _constant(lr)
     _check(
         count=(count, count >= 0, "at least 0"),
@@ -242,6 +250,14 @@ def _check(**arguments: tuple[Any, bool, str]) -> None:
     for name, (value, good, expected) in arguments.items():
         if not good:
             raise ValueError(f"{name}: got {value}; expected {expected}")
+
+
+def _check_dataset(data: Any) -> None:
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data: got {type(data).__name__}; expected a kdlab.data.Dataset, whole tensors. In a "
+            "loop of your own, over a DataLoader say, call kdlab.distillation_loss"
+        )
 
 
 def _device_of(model: nn.Module) -> torch.device:

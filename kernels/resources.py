@@ -5,7 +5,9 @@ on any Linux machine, for chips that are not there. `python -m kdlab.kernels.res
 table; `tests/test_compile.py` holds the kernels to it.
 """
 
+import argparse
 import re
+import signal
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -281,16 +283,30 @@ def _wide(access: str, ptx: str) -> int:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The table of `make kernel-report`: every kernel at its widest tile, on every architecture."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kdlab.kernels.resources",
+        description="Compile every kernel at its widest tile and print its resources; all of them "
+        "take some minutes.",
+    )
+    parser.add_argument("--sm", nargs="+", type=int, choices=ARCHITECTURES, default=ARCHITECTURES)
+    parser.add_argument("--dtype", nargs="+", choices=BYTES, default=list(BYTES))
+    parser.add_argument(
+        "--kernel", default="", help="a part of its name, such as teams or backward"
+    )
+    options = parser.parse_args(arguments)
+    kernels = [kernel for kernel in KERNELS if options.kernel in kernel]
+    if not kernels:
+        parser.error(f"--kernel: got {options.kernel!r}; expected a part of {list(KERNELS)}")
     header = f"{'kernel':<31} {'sm':<4} {'dtype':<6} {'divergence':<11} {'α':<4} {'tile':<6} "
     header += f"{'warps':<6} {'registers':<10} {'spilt':<6} {'wide loads/stores':<18} "
-    print(header + "instructions a logit, each sweep")
-    for kernel, divergence in product(KERNELS, DIVERGENCE):
+    print(header + "instructions a logit, each sweep", flush=True)
+    for kernel, divergence in product(kernels, DIVERGENCE):
         label_weight = next((a for a in (0.5, 0.0) if runs(kernel, divergence, a)), None)
         if label_weight is None:
             continue
-        for architecture, dtype in product(ARCHITECTURES, BYTES):
+        for architecture, dtype in product(options.sm, options.dtype):
             if kernel == TEAMS and dtype not in ("bf16", "fp32"):
                 continue
             r = compile_kernel(kernel, architecture, dtype, divergence, label_weight, MAX_BLOCK)
@@ -301,4 +317,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly where `| head` has read enough
     main()

@@ -33,6 +33,7 @@ from kdlab.kernels.resources import (
     TEAMS,
     compile_kernel,
     compiled,
+    main,
     runs,
 )
 from kdlab.kernels.row_state import DIVERGENCE
@@ -247,3 +248,14 @@ def test_each_precision_keeps_to_itself(kernel, divergence, dtype):
     else:
         doubles = [line for line in lines if "f64" in line]
         assert len(doubles) <= numbers and all("truncf" in line for line in doubles)
+
+
+def test_the_report_can_be_restricted(capsys):
+    main(["--sm", "90", "--dtype", "bf16", "--kernel", "scale"])
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("kernel") and row.split()[:5] == ["scale", "in", "place", "90", "bf16"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--kernel", "nothing"])
+    assert "--kernel: got 'nothing'; expected a part of ['forward'," in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])

@@ -135,3 +135,16 @@ def test_interrupt_keeps_weights_and_history():
 def test_settings_are_checked(name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         kdlab.train(models.MLP(64, [4], 10), data.digits(), progress=False, **{name: -1})
+
+
+def test_only_a_dataset_can_be_trained_on():
+    loader = torch.utils.data.DataLoader(torch.zeros(4, 64))
+    model = models.MLP(64, [4], 10)
+    said = "^data: got DataLoader; expected a kdlab.data.Dataset.*kdlab.distillation_loss"
+    for call in (
+        lambda: kdlab.train(model, loader),
+        lambda: kdlab.distill(model, model, loader),
+        lambda: kdlab.training.steps(model, loader, lambda rows, z: z.sum(), count=1),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()

@@ -8,8 +8,11 @@ checks/        one file a notebook: what is expected of each exercise's answer, 
 """
 
 from kdlab.course.exercises import Hint, Verdict, attempt, blank, check, exercise, registered
-from kdlab.course.listing import source
-from kdlab.course.prediction import Prediction, Score
+from kdlab.extras import needed_by
+
+with needed_by("kdlab.course"):
+    from kdlab.course.listing import source
+    from kdlab.course.prediction import Prediction, Score
 
 __all__ = [
     "Hint",
