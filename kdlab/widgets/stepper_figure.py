@@ -22,16 +22,20 @@ def draw(state: dict[str, Any]) -> Any:
         (state["teacher_logits"], -0.2, look.TEACHER, "teacher z_t"),
         (state["student_logits"], 0.2, look.STUDENT, "student z_s"),
     ):
+        label: str | None = who
         for first, last, strength in ((0, seen, 1.0), (seen, state["classes"], FADED)):
             places = [i for i in range(first, last) if math.isfinite(logits[i])]
+            if not places:  # no bars would still be an entry in the legend, in another colour
+                continue
             row.bar(
                 [i + side for i in places],
                 [logits[i] for i in places],
                 0.4,
                 color=colour,
                 alpha=strength,
-                label=who if first == 0 else None,
+                label=label,
             )
+            label = None
         masked = [i + side for i, z in enumerate(logits) if z == -math.inf]
         row.plot(masked, [low + 0.04 * (high - low)] * len(masked), "x", color=look.LOSS)
     if seen:

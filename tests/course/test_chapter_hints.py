@@ -1,4 +1,4 @@
-"""Typical wrong answers to the exercises of notebooks 01 to 04, and the hint that each must get."""
+"""Typical wrong answers to the exercises of notebooks 01 to 06, and the hint that each must get."""
 
 from functools import partial
 from itertools import pairwise
@@ -47,6 +47,20 @@ def transposed(teacher):
     return one
 
 
+def shares_on_front(cost, runs, *, cheaper=True, strict=True):
+    def beats(a, b):  # (cost, accuracy) each
+        no_worse = a[0] <= b[0] and a[1] >= b[1]
+        return no_worse and (not strict or (cheaper and a[0] < b[0]) or a[1] > b[1])
+
+    def on(run, i):
+        models_ = list(zip(cost, run, strict=True))
+        return not any(beats(m, models_[i]) for j, m in enumerate(models_) if j != i)
+
+    return torch.tensor(
+        [[float(on(run, i)) for i in range(len(cost))] for run in runs.tolist()]
+    ).mean(0)
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "hint"),
     [
@@ -81,6 +95,14 @@ def transposed(teacher):
         ("4.4", partial(step, scale=False), "T² is missing"),
         ("4.4", partial(step, swap=True), "log q first"),
         ("4.5", lambda s, t, x, beta, epochs, seed: [1.0], "one an epoch"),
+        ("5.4", lambda c, runs: shares_on_front(c, runs.mean(0, keepdim=True)), "mean accuracies"),
+        ("5.4", lambda c, runs: len(runs) * shares_on_front(c, runs), "counts"),
+        ("5.4", partial(shares_on_front, cheaper=False), "the dearer one is dominated"),
+        ("5.4", partial(shares_on_front, strict=False), "neither is strictly better"),
+        ("5.4", lambda c, runs: shares_on_front(c, runs[:2]), "mean taken over"),
+        ("6.1", 4.6 / 1.0 + 0.4, "is not free either"),
+        ("6.1", 4.6 / (1.0 - 0.25), "come whole"),
+        ("6.1", 6, "not yet paid"),
     ],
 )
 def test_a_typical_mistake_gets_its_hint(name, answer, hint):

@@ -68,16 +68,35 @@ def _(beta_for_entropy: Callable[[Tensor, float], Tensor]) -> None:
 
 
 @exercise("5.4", "Which models are on the front?")
-def _(pareto_front: Callable[[Sequence[float], Sequence[float]], list[int]]) -> None:
-    cost, quality = [1.0, 2.0, 3.0, 4.0, 2.5], [0.5, 0.8, 0.7, 0.9, 0.85]
-    front = pareto_front(cost, quality)
-    _begun(front, "pareto_front")
-    if 2 in list(front):
-        raise Hint("model 2 costs 3 for 0.7; model 1 is cheaper *and* better")
-    if sorted(front) != [0, 1, 3, 4]:
-        raise Hint("a model stays unless another is at most as costly and better")
-    if sorted(pareto_front([3.0, 1.0, 2.0], [0.9, 0.5, 0.7])) != [0, 1, 2]:
-        raise Hint("the models need not come in order of cost")
+def _(on_the_front: Callable[[Sequence[float], Tensor], Tensor]) -> None:
+    cost, runs = [1.0, 2.0, 3.0], torch.tensor([[0.5, 0.7, 0.6], [0.5, 0.4, 0.6]])
+    shares = on_the_front(cost, runs)
+    _begun(shares, "on_the_front")
+    if not isinstance(shares, Tensor) or shares.shape != (3,):
+        raise Hint("a tensor with one share for each model is wanted, here of shape (3,)")
+    shares = shares.double()
+    if torch.equal(shares, torch.ones(3, dtype=torch.float64)):
+        raise Hint("that is the front of the mean accuracies; take each run's own, then count")
+    if torch.equal(shares, torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64)):
+        raise Hint("those are counts; a share is at most 1")
+    for cost, run, expected, why in (
+        ([1.0, 2.0], [0.5, 0.5], [1, 0], "two equally good: the dearer one is dominated"),
+        ([1.0, 1.0], [0.5, 0.6], [0, 1], "two of one cost: the less accurate one is dominated"),
+        ([1.0, 1.0], [0.5, 0.5], [1, 1], "two equal models: neither is strictly better"),
+        ([3.0, 1.0, 2.0], [0.9, 0.5, 0.7], [1, 1, 1], "the models need not come in order of cost"),
+    ):
+        if on_the_front(cost, torch.tensor([run])).tolist() != expected:
+            raise Hint(f"costs {cost}, one run with accuracies {run}: {why}")
+    generator = torch.Generator().manual_seed(0)
+    costs = torch.randint(6, (9,), generator=generator).tolist()
+    runs = torch.randint(7, (20, 9), generator=generator) / 6
+    counts = torch.zeros(9, dtype=torch.float64)
+    for run in runs.tolist():
+        models_ = list(zip(costs, run, strict=True))
+        for i, (c, a) in enumerate(models_):
+            counts[i] += not any(d <= c and b >= a and (d, b) != (c, a) for d, b in models_)
+    if not torch.allclose(on_the_front(costs, runs).double(), counts / 20):
+        raise Hint("right for one run; with twenty the shares differ: what is the mean taken over?")
 
 
 @exercise("5.5", "A student in a quarter of the bytes")

@@ -20,11 +20,15 @@ def _begun(result: object, name: str) -> None:
 
 @exercise("6.1", "When has it paid?")
 def _(answer: float) -> None:
-    uses = float(answer)
-    if abs(uses - 5e9 / 38e3) < 100:
-        raise Hint("the student is not free: what does each use *save*?")
-    if abs(uses - 5e9 / 33e3) > 100:
-        raise Hint("what was paid once, over what is saved each time")
+    students = float(answer)
+    if students == 5:
+        raise Hint("a distilled student is not free either: what does each of them *save*?")
+    if students == 6:
+        raise Hint("after six the teacher is not yet paid for")
+    if 6 < students < 7:
+        raise Hint("students come whole")
+    if students != 7:
+        raise Hint("what was paid once, over what is saved with each student")
 
 
 @exercise("6.2", "A gain with its error")

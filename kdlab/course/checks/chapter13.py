@@ -11,7 +11,7 @@ from kdlab import data, metrics, models
 from kdlab.course.exercises import Hint, attempt, exercise
 from kdlab.training import predict
 
-Compress = Callable[[models.LargeModel], nn.Linear]
+Compress = Callable[[models.LargeModel], nn.Sequential]
 Distil = Callable[[models.LargeModel, Tensor], models.SmallModel]
 
 
@@ -29,19 +29,29 @@ def _(factor: float) -> None:
 
 @exercise("13.2", "Compression without loss")
 def _(compress: Compress) -> None:
-    for seed in range(3):
-        large, x = _large(seed)
-        one = attempt(compress, large)
-        if not isinstance(one, nn.Linear):
-            raise Hint(f"expected an nn.Linear, got {type(one).__name__}")
-        if (one.in_features, one.out_features) != (10, 10):
-            raise Hint(f"expected 10 inputs and 10 outputs, got {one}")
-        off = (one(x) - large(x)).abs().max().item()
+    for seed, rank in ((0, 3), (1, 10), (2, 1)):
+        large, x = _large(seed, rank)
+        pair = attempt(compress, large)
+        if not isinstance(pair, nn.Sequential):
+            raise Hint(f"expected an nn.Sequential, got {type(pair).__name__}")
+        shapes = [(m.in_features, m.out_features) for m in pair if isinstance(m, nn.Linear)]
+        if len(shapes) != 2 or len(pair) != 2 or shapes[0][0] != 10 or shapes[1][1] != 10:
+            raise Hint(f"expected two linear layers, 10 → r → 10, and nothing else; got {pair}")
+        if shapes[0][1] != shapes[1][0]:
+            raise Hint(f"the first layer gives {shapes[0][1]} numbers, the second takes another "
+                       f"number of them: {shapes[1][0]}")  # fmt: skip
+        if shapes[0][1] > rank:
+            raise Hint(f"{shapes[0][1]} units in the middle, where fewer would do: how many "
+                       "singular values of W₂W₁ are more than rounding?")  # fmt: skip
         zero = torch.zeros(1, 10)
-        if off > 1e-4 and torch.allclose(one(x) - one(zero), large(x) - large(zero), atol=1e-4):
-            raise Hint("the weight is right; what does the first layer's bias become behind W₂?")
+        off = (pair(x) - large(x)).abs().max().item()
+        if off > 1e-4 and torch.allclose(pair(x) - pair(zero), large(x) - large(zero), atol=1e-4):
+            raise Hint("the weights are right; what does the first layer's bias become behind W₂?")
+        if off > 1e-4 and shapes[0][1] < rank:
+            raise Hint(f"{shapes[0][1]} units in the middle are too few: something is lost")
         if off > 1e-4:
-            raise Hint(f"the outputs differ by up to {off:.2g}: multiply out W₂(W₁x + b₁) + b₂")
+            raise Hint(f"the outputs differ by up to {off:.2g}: do your two weights multiply to "
+                       "W₂W₁?")  # fmt: skip
 
 
 @exercise("13.3", "The loop, mended")
@@ -92,11 +102,15 @@ def _(report: Callable[[nn.Module, nn.Module, data.Dataset], dict[str, float]]) 
             raise Hint(f'"{name}" is off: {words}')
 
 
-def _large(seed: int) -> tuple[models.LargeModel, Tensor]:
-    """A large model and inputs to try it on, without touching the global seed."""
+def _large(seed: int, rank: int = 10) -> tuple[models.LargeModel, Tensor]:
+    """A large model whose W₂W₁ has this rank, and inputs, without touching the global seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return models.LargeModel(), torch.randn(100, 10)
+        large, x = models.LargeModel(), torch.randn(100, 10)
+        if rank < 10:
+            w_2 = torch.randn(10, rank) @ torch.randn(rank, 20) / (4 * rank**0.5)
+            large.layer2.weight.data.copy_(w_2)
+        return large, x
 
 
 def _close(given: Any, value: float) -> bool:
