@@ -5,6 +5,7 @@ Nothing is executed: pages show the outputs that the notebooks store.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -45,3 +46,12 @@ html_show_sphinx = False
 matplotlib.use("Agg")
 picture = Path(__file__).parent / "static" / "distillation.svg"
 diagrams.distillation().savefig(picture, bbox_inches="tight")
+
+
+def _without_asides(app: Any, name: str, source: list[str]) -> None:
+    """Nobody can commit a prediction on a page: that it was not done needs no saying."""
+    source[0] = source[0].replace(" (No prediction was committed above.)", "")
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", _without_asides)
