@@ -37,8 +37,8 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 1.
     tensor(0.1109)
     """
     log_q, log_p = log_soften(student_logits, beta), log_soften(teacher_logits, beta)
-    terms = log_p.exp() * (log_p - log_q)
-    return terms.masked_fill(teacher_logits == -torch.inf, 0.0).sum(-1)
+    masked = teacher_logits == -torch.inf
+    return (log_p.exp() * (log_p - log_q).masked_fill(masked, 0.0)).sum(-1)
 
 
 def reverse_kl(
@@ -63,7 +63,8 @@ def js(
 ) -> Tensor:
     """mix · KL(p ‖ m) + (1 − mix) · KL(q ‖ m) with m = mix · p + (1 − mix) · q: generalised JS.
 
-    mix = ½ is the Jensen-Shannon divergence, at most log 2.
+    mix = ½ is the Jensen-Shannon divergence, at most log 2. Where both sides mask a class the value
+    is right, but autograd's gradient is NaN.
     Agarwal et al., "On-Policy Distillation of Language Models: Learning from Self-Generated
     Mistakes" (GKD), ICLR 2024, equation 1; their β is `mix` here.
 
@@ -164,7 +165,9 @@ def distillation_rows(
         raise ValueError(f"divergence: no reference formula for {divergence!r}")
     if temperature_scaling and divergence != "mse_logits":
         soft = soft / beta**2
-    if label_weight == 0 or labels is None:
+    if label_weight == 0:
         return soft
+    if labels is None:
+        raise ValueError(f"labels: got None; label_weight={label_weight} needs them")
     hard = cross_entropy(student_logits, labels)
     return hard if label_weight == 1 else (1 - label_weight) * soft + label_weight * hard

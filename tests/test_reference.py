@@ -58,3 +58,17 @@ def test_t_squared_multiplies_the_soft_term_only(logits):
     got = reference.distillation_rows(s, t, y, beta=0.5, label_weight=0.3)
     expected = 0.7 * 4 * reference.kl(s, t, 0.5) + 0.3 * reference.cross_entropy(s, y)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "mse", "tv"])
+def test_a_class_that_both_mask_leaves_the_gradients_finite(divergence):
+    s = torch.tensor([[1.0, 2.0, -torch.inf]], requires_grad=True)
+    t = torch.tensor([[0.5, 3.0, -torch.inf]], requires_grad=True)
+    rows = reference.distillation_rows(s, t, divergence=divergence)
+    for grad in torch.autograd.grad(rows.sum(), (s, t)):
+        assert grad.isfinite().all() and grad[0, 2] == 0
+
+
+def test_a_hard_term_needs_labels():
+    with pytest.raises(ValueError, match=r"^labels: got None; label_weight=0.5"):
+        reference.distillation_rows(torch.zeros(1, 2), torch.zeros(1, 2), label_weight=0.5)

@@ -19,6 +19,7 @@ import kdlab
 from benchmarks import tune
 from benchmarks.cases import Case
 from benchmarks.measure import Inputs
+from kdlab import functional
 from tests.emulated.device import Driver, Launcher
 from tests.emulated.ptx import Memory
 from tests.oracle import error, oracle, peer
@@ -29,7 +30,7 @@ PROGRAMS = 6
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch):
     monkeypatch.setattr(driver, "_active", Driver())
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(functional, "_interpreted", lambda: True)
     monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
     monkeypatch.setattr(tiles, "TEAM_WARPS", 1)
     monkeypatch.setattr(tiles, "programs_at_once", lambda _: PROGRAMS)
