@@ -5,7 +5,7 @@ import pytest
 from tests.browser.serving import ROOT
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-# Half a minute to two each, nearly all of it training, which NBVAL has them do once already:
+# Half a minute to two each, most of it training, which NBVAL has them do once already:
 # `make test` leaves them out here, `make test-browser` does not.
 LONG = {
     "01_background.ipynb",
@@ -14,6 +14,7 @@ LONG = {
     "04_code.ipynb",
     "05_trends_and_challenges.ipynb",
     "06_faq.ipynb",
+    "07_inside_the_kernel.ipynb",
     "08_hints.ipynb",
     "09_prune_then_distil.ipynb",
     "10_policy_distillation.ipynb",
