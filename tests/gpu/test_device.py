@@ -269,6 +269,25 @@ def test_mixed_dtypes_and_autocast(machine):
     assert torch.equal(inside, loss(student, teacher, beta=0.5))
 
 
+def test_views_and_tensors_of_inference_mode(machine):
+    """Masks and labels that memory does not hold as they are, and a teacher that autograd won't
+    save as it is."""
+    rows, classes = 32, machine.size(32_000, 200)
+    student, teacher = logits(machine, rows, classes)
+    labels = torch.arange(2 * rows, device=machine.device)[::2]
+    mask = (torch.arange(2 * rows, device=machine.device) < rows)[::2]
+    with torch.inference_mode():
+        guessed = teacher.clone()
+    for reduction in ("sum", "none"):
+        given = dict(reduction=reduction, label_weight=0.5)
+        dense = loss(student, teacher, labels=labels.clone(), mask=mask.clone(), **given).sum()
+        views = loss(student, guessed, labels=labels, mask=mask, **given).sum()
+        assert torch.equal(views, dense)
+        assert torch.equal(*(torch.autograd.grad(x, student)[0] for x in (views, dense)))
+    alone = loss(student, teacher, mask=mask, reduction="none")
+    assert torch.equal(alone, loss(student, teacher, mask=mask.clone(), reduction="none"))
+
+
 def test_a_second_gpu(machine, cuda_only):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
