@@ -12,6 +12,7 @@ from kdlab import ops
 from kdlab.arguments import (
     as_rows,
     beta_of_rows,
+    check_beta,
     check_denominator,
     check_device,
     check_logits,
@@ -61,6 +62,7 @@ def soften(logits: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     tensor([0.7311, 0.2689])
     """
     check_logits("logits", logits)
+    check_beta(beta)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     scale = beta_of_rows(beta, logits)
     if isinstance(scale, Tensor) and scale.dim():
@@ -118,7 +120,7 @@ def distillation_loss(
         divergence: see the table.
         mix: the teacher's share of the mixture, for "js": strictly between 0 and 1, where js is 0
             for every student ("kl" and "reverse_kl" are what 0 and 1 mean elsewhere).
-        label_weight: α in [0, 1].
+        label_weight: α in [0, 1]. Under torch.compile each value of it compiles anew.
         temperature_scaling: multiply the soft term by T² = β⁻², which keeps the size of its
             gradient about the same for every β (Hinton et al. 2015, section 2.1).
         mask: (...) bool; rows that are False count for nothing, whatever they hold.

@@ -235,7 +235,7 @@ def student_gradient(
     out = tl.zeros_like(s)
     if SOFT:
         scale = g * (1 - label_weight)
-        if DIVERGENCE == MSE_LOGITS:
+        if DIVERGENCE == MSE_LOGITS:  # (of +∞ in both the loss is NaN: `minus`, which costs more)
             out = 2 * scale * tl.where(s == t, 0.0, s - t)
         else:
             scale *= 1 / beta if TEMPERATURE_SCALING else beta

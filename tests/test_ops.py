@@ -150,6 +150,21 @@ def test_whoever_looks_on_sees_the_operators():
     assert any("kdlab" in name for name in Logits.seen)
 
 
+def test_a_temperature_that_changes_is_compiled_once():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    student, teacher = torch.randn(3, 7, requires_grad=True), torch.randn(3, 7)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(beta):
+        return kdlab.distillation_loss(student, teacher, beta=beta)
+
+    for beta in (0.25, 0.5, 1.0):
+        expected = kdlab.distillation_loss(student, teacher, beta=beta)
+        torch.testing.assert_close(step(torch.tensor(beta)), expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_labels_without_values_are_not_looked_at():
     with FakeTensorMode():
         logits, labels = torch.empty(3, 7, requires_grad=True), torch.empty(3, dtype=torch.int64)
