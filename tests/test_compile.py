@@ -250,6 +250,14 @@ def test_each_precision_keeps_to_itself(kernel, divergence, dtype):
         assert len(doubles) <= numbers and all("truncf" in line for line in doubles)
 
 
+@pytest.mark.parametrize("kernel", ["forward", "backward", "join of the parts", TEAMS])
+def test_offsets_of_statistics_are_64_bit(kernel):
+    """8 n_rows passes 2³¹ from 2²⁸ rows on. (Look-back has a program for each part of each row,
+    and no grid has 2³¹ of them.)"""
+    ttir = compiled(kernel, 90, "bf16", "kl", 0.5, MAX_BLOCK).asm["ttir"]
+    assert "%n_rows" in ttir and not re.search(r"muli .*%n_rows\S*.* : i32", ttir)
+
+
 def test_the_report_can_be_restricted(capsys):
     main(["--sm", "90", "--dtype", "bf16", "--kernel", "scale"])
     header, row = capsys.readouterr().out.splitlines()
