@@ -14,11 +14,10 @@ ARTIFACTS = serving.ROOT / "test-artifacts"
 SIZE = {"width": 1280, "height": 1000}
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """For pytest-xdist's `--dist loadgroup`: a widget's tests share their page, so they stay in
-    one process; the notebooks go to whichever is free. (With pytest 9.2, xdist 3.8 overlooks the
-    groups, hence 9.1 in constraints.txt: else each process opens a page of its own, which takes
-    longer and is as right.)"""
+    one process; the notebooks go to whichever is free."""
     for item in items:
         if item.path.parent == Path(__file__).parent and "test_notebooks" not in item.path.name:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
