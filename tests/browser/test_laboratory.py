@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from tests.browser import instruments, serving
+from tests.browser import instruments, serving, sweep
 from tests.browser.beta import CLASS, by_keyboard, by_mouse, check
 from tests.browser.controls import (
     BETA,
@@ -88,7 +88,11 @@ def test_each_widget_stands_under_its_heading(page):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("css_class", instruments.CLASSES)
+# BetaSweep trains for half a minute, in Voilà as in JupyterLab, where test_instruments uses it.
+@pytest.mark.parametrize(
+    "css_class",
+    [pytest.param(c, marks=[pytest.mark.long] * (c == sweep.CLASS)) for c in instruments.CLASSES],
+)
 def test_the_other_instruments_by_mouse_and_keyboard(page, css_class):
     instruments.use(css_class, lambda css_class: in_view(page, css_class))
     assert page.problems == []
