@@ -162,7 +162,8 @@ def beta_of_rows(beta: float | Tensor, logits: Tensor) -> float | Tensor:
             )
         check_device("beta", beta, logits)
     beta = beta.to(logits.device)
-    return torch.where((beta > 0) & (beta < torch.inf), beta, torch.nan)
+    # Added, so that a gradient that is NaN, too, comes through.
+    return beta + torch.where((beta > 0) & (beta < torch.inf), 0.0, torch.nan)
 
 
 def rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) -> Tensor | None:

@@ -401,9 +401,18 @@ def test_infinities_on_both_sides_are_no_agreement():
     assert loss.isnan().tolist() == [True, False] and loss[1] == 0
 
 
-def test_a_beta_tensor_that_is_not_positive_gives_nan():
-    loss = kdlab.distillation_loss(S, T, beta=torch.tensor([0.0, 1.0]), reduction="none")
-    assert loss.isnan().tolist() == [True, False]
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "js", "mse", "tv"])
+def test_a_beta_tensor_that_is_not_positive_gives_nan(divergence):
+    """And so does its gradient, or a temperature that is learnt would stay there unseen; but for
+    rows that don't count."""
+    z, z_t = torch.randn(2, 4, 9)
+    beta = torch.tensor([0.0, 1.0, torch.inf, -1.0], requires_grad=True)
+    keep = torch.tensor([True, True, True, False])
+    given = dict(divergence=divergence, reduction="none")
+    loss = kdlab.distillation_loss(z, z_t, beta=beta, mask=keep, **given)
+    loss.sum().backward()
+    assert loss.isnan().tolist() == beta.grad.isnan().tolist() == [True, False, True, False]
+    assert loss[3] == beta.grad[3] == 0 != beta.grad[1]
 
 
 def test_whether_triton_is_there_is_not_asked_again(monkeypatch):

@@ -219,7 +219,10 @@ def test_a_number_of_rows_that_is_zero_where_none_counts():
     loss.backward()
     assert loss == 0 and (s.grad == 0).all()
     assert not kdlab.distillation_loss(s, t, denominator=n).isfinite()
-    assert kdlab.distillation_loss(s, t, denominator=torch.tensor(-3.0)).isnan()
+    negative = torch.tensor(-3.0, requires_grad=True)
+    loss = kdlab.distillation_loss(s, t, denominator=negative)
+    loss.backward()
+    assert loss.isnan() and negative.grad.isnan()
 
 
 def test_checkpointing_keeps_no_gradient_until_backward():
