@@ -16,6 +16,7 @@ DIVERGENCES = ("kl", "reverse_kl", "js", "mse", "mse_logits", "tv")
 REDUCTIONS = ("none", "sum", "mean")
 BACKENDS = (None, "triton", "torch")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CLASSES_LAST = "(classes are the logits' last dimension: logits.movedim(1, -1) of (N, V, H, W))"
 SMALLEST_BETA, LARGEST_BETA = 1e-18, 1e18  # β² and T² are float32 numbers
 
 
@@ -94,8 +95,9 @@ def check_logits(name: str, logits: Any) -> None:
     if logits.dtype not in FLOATS:
         expected = "float16, bfloat16, float32 or float64"
         raise TypeError(f"{name}: got {_describe(logits)}; expected {expected}")
-    if logits.layout is not torch.strided:
-        raise TypeError(f"{name}: got a tensor of layout {logits.layout}; expected a dense one")
+    if logits.is_nested or logits.layout is not torch.strided:
+        kind = "a nested tensor" if logits.is_nested else f"a tensor of layout {logits.layout}"
+        raise TypeError(f"{name}: got {kind}; expected a dense one")
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name}: got {_describe(logits)}; expected (..., V) with V at least 1")
 
@@ -125,18 +127,20 @@ def check_device(name: str, tensor: Tensor, student: Tensor) -> None:
         )
 
 
-def cut_classes(student: Tensor, teacher: Tensor, n: int | None) -> tuple[Tensor, Tensor]:
+def classes_compared(student: Tensor, teacher: Tensor, n: int | None) -> int:
+    """How many classes both sides have, or n of them."""
+    expected = tuple(student.shape)
     if n is not None:
         most = min(student.shape[-1], teacher.shape[-1])
         if not 1 <= n <= most:
             raise ValueError(f"num_classes: got {n}; expected 1 to {most}, what the logits have")
-        student, teacher = student[..., :n], teacher[..., :n]
-    if student.shape != teacher.shape:
+        expected = (*student.shape[:-1], teacher.shape[-1])
+    if tuple(teacher.shape) != expected:
         raise ValueError(
-            f"teacher_logits: got shape {tuple(teacher.shape)}; expected {tuple(student.shape)}, "
+            f"teacher_logits: got shape {tuple(teacher.shape)}; expected {expected}, "
             "the shape of student_logits (num_classes cuts padded vocabularies)"
         )
-    return student, teacher
+    return student.shape[-1] if n is None else n
 
 
 def check_beta(beta: Any) -> None:
@@ -158,7 +162,8 @@ def beta_of_rows(beta: float | Tensor, logits: Tensor) -> float | Tensor:
     if beta.dim():
         if beta.shape != row_shape:
             raise ValueError(
-                f"beta: got shape {tuple(beta.shape)}; expected () or {tuple(row_shape)}"
+                f"beta: got shape {tuple(beta.shape)}; expected () or {tuple(row_shape)}, one a "
+                f"row {CLASSES_LAST}"
             )
         check_device("beta", beta, logits)
     beta = beta.to(logits.device)
@@ -170,21 +175,25 @@ def rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) 
     row_shape = student.shape[:-1]
     if mask is not None:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            hint = " (mask.bool())" if isinstance(mask, Tensor) else ""
+            hint = " (mask.bool(); for weights, reduction='none' and multiply)"
+            hint = hint if isinstance(mask, Tensor) else ""
             raise TypeError(f"mask: got {_describe(mask)}; expected a bool tensor{hint}")
         if mask.shape != row_shape:
             raise ValueError(
-                f"mask: got shape {tuple(mask.shape)}; expected {tuple(row_shape)}, one a row"
+                f"mask: got shape {tuple(mask.shape)}; expected {tuple(row_shape)}, one a row "
+                f"{CLASSES_LAST}"
             )
         check_device("mask", mask, student)
     if labels is None:
         return mask
     if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"labels: got {_describe(labels)}; expected an int64 or int32 tensor")
+        hint = " (of class numbers; soft labels' cross-entropy is F.cross_entropy's)"
+        hint = hint if isinstance(labels, Tensor) else ""
+        raise TypeError(f"labels: got {_describe(labels)}; expected an int64 or int32 tensor{hint}")
     if labels.shape != row_shape:
         raise ValueError(
             f"labels: got shape {tuple(labels.shape)}; expected {tuple(row_shape)}, one a row "
-            "(classes are the logits' last dimension)"
+            f"{CLASSES_LAST}"
         )
     check_device("labels", labels, student)
     keep = labels != ignore_index

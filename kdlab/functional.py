@@ -18,7 +18,7 @@ from kdlab.arguments import (
     check_logits,
     check_settings,
     check_transforms,
-    cut_classes,
+    classes_compared,
     labels_of_rows,
     ordinary,
     rows_that_count,
@@ -191,8 +191,9 @@ def distillation_loss(
         denominator=denominator,
     )
     check_device("teacher_logits", teacher_logits, student_logits)
-    student_logits, teacher_logits = cut_classes(student_logits, teacher_logits, num_classes)
-    row_shape, classes = student_logits.shape[:-1], student_logits.shape[-1]
+    row_shape = student_logits.shape[:-1]
+    classes = classes_compared(student_logits, teacher_logits, num_classes)
+    whole = classes == student_logits.shape[-1] == teacher_logits.shape[-1]
 
     dtype = torch.promote_types(
         torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32
@@ -217,6 +218,7 @@ def distillation_loss(
         float(mix),
         float(label_weight),
         temperature_scaling,
+        None if whole else classes,
         _choose_backend(backend, student_logits),
     )
     if reduction == "none":
@@ -261,7 +263,8 @@ def gradient_in_forward(
     else wants a gradient, and not
     - in float16: upstream factors (a loss scale) come after rounding, too late for its small range
       (in bfloat16 such a factor, if it is not a power of two, rounds a second time);
-    - under torch.compile, which cannot give the gradient away without a copy;
+    - under torch.compile, which cannot give the gradient away without a copy, or torch.jit.trace,
+      which traces again without gradients and must find the same operators;
     - under hooks for saved tensors, which activation checkpointing sets in order that nothing is
       kept until the backward pass;
     - for js in half precision on CUDA, which is bound by its logarithms rather than by memory.
@@ -270,7 +273,7 @@ def gradient_in_forward(
     "kdlab, gradient in forward" and "in backward". (js has half of the instructions since, and has
     not been timed again.)
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.is_grad_enabled():
         return False
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False

@@ -1,6 +1,6 @@
 """`distillation_loss` as a module, for those who keep their losses in one."""
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -17,7 +17,8 @@ class DistillationLoss(nn.Module):
     that they may be changed in between (`loss.beta = 0.1`).
 
     A `beta` that is an `nn.Parameter` is the module's parameter: optimizers find it, and
-    `state_dict` keeps it. Another tensor is a buffer, and moves with the module.
+    `state_dict` keeps it. Another tensor is a buffer, and moves with the module. Either is one for
+    good: its value is changed in place (`loss.beta.data.fill_(0.1)`).
 
     >>> import torch
     >>> loss = DistillationLoss(beta=0.5)
@@ -45,19 +46,21 @@ class DistillationLoss(nn.Module):
     ) -> None:
         """Fix the settings; each as for `distillation_loss`."""
         super().__init__()
-        if isinstance(beta, Tensor) and not isinstance(beta, nn.Parameter):
-            self.register_buffer("beta", beta)
+        check_settings(beta, divergence, mix, label_weight, temperature_scaling, ignore_index,
+                       num_classes, reduction, backend)  # fmt: skip
+        # Numbers as Python's: torch.compile cannot check NumPy's.
+        if isinstance(beta, nn.Parameter) or not isinstance(beta, Tensor):
+            self.beta = beta if isinstance(beta, Tensor) else float(beta)
         else:
-            self.beta = beta
+            self.register_buffer("beta", beta)
         self.divergence = divergence
-        self.mix = mix
-        self.label_weight = label_weight
+        self.mix = float(mix)
+        self.label_weight = float(label_weight)
         self.temperature_scaling = temperature_scaling
-        self.ignore_index = ignore_index
-        self.num_classes = num_classes
+        self.ignore_index = int(ignore_index)
+        self.num_classes = None if num_classes is None else int(num_classes)
         self.reduction = reduction
         self.backend = backend
-        check_settings(**self._settings())
 
     def _settings(self) -> dict:
         return {name: getattr(self, name) for name in _DEFAULTS}
@@ -81,10 +84,12 @@ class DistillationLoss(nn.Module):
             **self._settings(),
         )
 
-    __call__: Callable[..., Tensor]  # what a type checker is told that a module gives
+    if TYPE_CHECKING:  # a type checker takes a module's call for anything
+        __call__ = forward
 
     def extra_repr(self) -> str:
-        changed = {k: v for k, v in self._settings().items() if v is not _DEFAULTS[k]}
+        settings = self._settings().items()
+        changed = {k: v for k, v in settings if isinstance(v, Tensor) or v != _DEFAULTS[k]}
         return ", ".join(
             f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v!r}"
             for k, v in changed.items()

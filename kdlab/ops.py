@@ -42,10 +42,11 @@ def _rows(
     mix: float,
     label_weight: float,
     temperature_scaling: bool,
+    classes: int | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Row losses (N,) and statistics (9, N)."""
-    settings = Settings(divergence, mix, label_weight, temperature_scaling)
+    settings = Settings(divergence, mix, label_weight, temperature_scaling, classes)
     forward = _implementation(backend).forward
     loss, stats, _ = forward(student, teacher, labels, keep, beta, settings)
     return loss, stats
@@ -66,10 +67,11 @@ def _rows_backward(
     mix: float,
     label_weight: float,
     temperature_scaling: bool,
+    classes: int | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients for z_s (N, V), z_t (N, V) and β (N,); empty where not asked for."""
-    settings = Settings(divergence, mix, label_weight, temperature_scaling)
+    settings = Settings(divergence, mix, label_weight, temperature_scaling, classes)
     wanted = (for_student, for_teacher, for_beta)
     backward = _implementation(backend).backward
     return backward(grad_loss, student, teacher, labels, keep, beta, stats, settings, wanted)
@@ -86,10 +88,11 @@ def _total(
     mix: float,
     label_weight: float,
     temperature_scaling: bool,
+    classes: int | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """scale · Σ row losses (0-dim), the statistics, and its gradient for z_s (N, V)."""
-    settings = Settings(divergence, mix, label_weight, temperature_scaling)
+    settings = Settings(divergence, mix, label_weight, temperature_scaling, classes)
     forward = _implementation(backend).forward
     loss, stats, gradient = forward(student, teacher, labels, keep, beta, settings, scale)
     return loss.sum() * scale, stats, gradient
@@ -155,7 +158,7 @@ def _save_rows(ctx, inputs, output):
 
 
 def _rows_gradients(ctx, grad_loss, _grad_stats):
-    nothing = (None,) * 10
+    nothing = (None,) * 11
     student, teacher, labels, keep, beta, stats = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 1, 4)]
     if grad_loss is None or not any(needs):
@@ -194,7 +197,7 @@ def _save_total(ctx, inputs, output):
 def _total_gradient(ctx, grad_total, *_):
     """Give away the gradient that forward made; a second backward makes its own from the logits,
     and both multiply by what arrives from above last, so that they are the same."""
-    nothing = (None,) * 11
+    nothing = (None,) * 12
     if grad_total is None or not ctx.needs_input_grad[0]:
         return nothing
     gradient, ctx.gradient = ctx.gradient, None
@@ -203,7 +206,8 @@ def _total_gradient(ctx, grad_total, *_):
         grad_loss = scale.to(stats.dtype).expand(student.shape[0])
         operands = grad_loss, student, teacher, labels, keep, beta, stats
         gradient, _, _ = rows_backward(*operands, True, False, False, *ctx.settings)
-    batched = torch._C._functorch.is_legacy_batchedtensor(grad_total)  # is_grads_batched
+    compiling = torch.compiler.is_compiling()  # the backward pass, by compiled autograd
+    batched = not compiling and torch._C._functorch.is_legacy_batchedtensor(grad_total)
     if torch.is_grad_enabled() or batched or torch._C._are_functorch_transforms_active():
         return gradient * grad_total, *nothing[1:]
     scale = scale_ if watched(gradient, grad_total) else _scale_

@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     mix: float
     label_weight: float
     temperature_scaling: bool
+    classes: int | None = None  # that are compared, of those that the logits have; None: all
 
     @property
     def soft(self) -> bool:
@@ -37,6 +38,17 @@ class Settings(NamedTuple):
     @property
     def hard(self) -> bool:
         return self.label_weight > 0
+
+    def compared(self, logits: Tensor) -> Tensor:
+        return logits if self.classes is None else logits[:, : self.classes]
+
+
+def room(logits: Tensor, settings: Settings, wanted: bool = True) -> Tensor:
+    """Memory for the logits' gradient: 0 for classes that are not compared; empty if not wanted."""
+    out = logits.new_empty(logits.shape if wanted else 0)
+    if wanted and settings.classes is not None:
+        out[:, settings.classes :] = 0
+    return out
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
@@ -118,17 +130,18 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), the statistics (9, N) of `STATS`, and the student's gradient.
 
-    student, teacher: (N, V). labels: (N,) int64 in [0, V). keep: (N,) bool. beta: (N,). With a
-    0-dim `gradient_scale` the third result is ∂(gradient_scale · Σ row loss)/∂z_s, typed like
-    `student`, made while the row is still in cache; without, it is empty. With `for_gradients`
-    false, what only `backward` needs of the statistics may be left out.
+    student, teacher: (N, V), or wider where `settings.classes` is V. labels: (N,) int64 in [0, V).
+    keep: (N,) bool. beta: (N,). With a 0-dim `gradient_scale` the third result is
+    ∂(gradient_scale · Σ row loss)/∂z_s, shaped and typed like `student`, made while the row is
+    still in cache; without, it is empty. With `for_gradients` false, what only `backward` needs of
+    the statistics may be left out.
     """
-    rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
-    student, teacher, b_all = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
+    gradient = room(student, settings, gradient_scale is not None)
+    student, teacher = (settings.compared(z.detach()) for z in (student, teacher))
+    b_all = beta.detach().to(dtype)[:, None]
+    rows, classes = student.shape
     stats = student.new_empty(len(STATS), rows, dtype=dtype)
-    wanted = gradient_scale is not None
-    gradient = student.new_empty(student.shape if wanted else 0)
     g = None if gradient_scale is None else gradient_scale.to(dtype).expand(rows, 1)
     takes_x = settings.divergence in TAKES_X
 
@@ -161,7 +174,7 @@ def forward(
         if g is not None:
             drop = None if keep is None else ~keep[i:j, None]
             y = None if labels is None else labels[i:j, None]
-            place = gradient[i:j]
+            place = settings.compared(gradient[i:j])
             out = _student_gradient(soft, s, y, b, g[i:j], found, settings, use, place)
             _store(place, out, drop)
 
@@ -274,12 +287,13 @@ def backward(
     What is not wanted comes back empty. The logits' gradients are shaped and typed like the logits.
     For β, with x = β(z − m):  ∂D/∂β = (Σ x_s ∂D/∂x_s + Σ x_t ∂D/∂x_t) / β, and T² D adds −2 T² D/β.
     """
-    rows, classes = student.shape
     dtype = stats.dtype
-    student, teacher, b_all = student.detach(), teacher.detach(), beta.detach().to(dtype)[:, None]
     for_student, for_teacher, for_beta = wanted
-    grad_student = student.new_empty(student.shape if for_student else 0)
-    grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
+    grad_student = room(student, settings, for_student)
+    grad_teacher = room(teacher, settings, for_teacher)
+    student, teacher = (settings.compared(z.detach()) for z in (student, teacher))
+    b_all = beta.detach().to(dtype)[:, None]
+    rows, classes = student.shape
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     share = 1 - settings.label_weight
     takes_x = for_beta or settings.divergence in TAKES_X
@@ -312,7 +326,7 @@ def backward(
             out = (LN_2 * total - 2 * d) / b.pow(3) if scaled else LN_2 * total / b
             _store(grad_beta[i:j, None], share * g * out, drop)
         if for_teacher:
-            place = grad_teacher[i:j]
+            place = settings.compared(grad_teacher[i:j])
             out = use.out_or(place)
             if isinstance(soft, Pair):
                 slope(soft.swapped(), dot_t, _soft_scale(g, b, settings), out)
@@ -323,7 +337,8 @@ def backward(
             _store(place, out, drop)
         if for_student:  # last, with a pair that has nothing in scratch: the others wrote there
             soft = replace(soft) if isinstance(soft, Pair) else soft
-            place, y = grad_student[i:j], None if labels is None else labels[i:j, None]
+            place = settings.compared(grad_student[i:j])
+            y = None if labels is None else labels[i:j, None]
             out = _student_gradient(soft, s, y, b, g, found, settings, use, place)
             _store(place, out, drop)
 

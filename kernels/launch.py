@@ -16,7 +16,7 @@ from kdlab.kernels.scale import scale_kernel
 from kdlab.kernels.teams import team_kernel, told
 from torch import Tensor
 
-from kdlab.rows import STATS, Settings, compute_dtype
+from kdlab.rows import STATS, Settings, compute_dtype, room
 
 
 class Rows(NamedTuple):
@@ -45,6 +45,10 @@ class Rows(NamedTuple):
     @property
     def strides(self) -> tuple[int, int, int]:
         return self.student.stride(0), self.teacher.stride(0), self.beta.stride(0)
+
+    @property
+    def grad_stride(self) -> int:
+        return self.student.shape[1] if self.gradient_scale is None else self.gradient.stride(0)
 
     @property
     def constants(self) -> dict:
@@ -94,11 +98,12 @@ def forward(
     gradient_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Row losses (N,), statistics (9, N) and the gradient; arguments as `kdlab.rows.forward`."""
-    rows, classes = student.shape
     dtype = compute_dtype(student, teacher)
+    gradient = room(student, settings, gradient_scale is not None)
+    student, teacher = settings.compared(student), settings.compared(teacher)
+    rows, classes = student.shape
     loss = student.new_empty(rows, dtype=dtype)
     stats = student.new_empty(len(STATS), rows, dtype=dtype)
-    gradient = student.new_empty(student.shape if gradient_scale is not None else 0)
     x = Rows(student, teacher, labels, keep, beta, loss, stats, gradient, gradient_scale, settings)
     if rows:
         sizes = _sizes(student, teacher)
@@ -140,7 +145,7 @@ def _one_program_a_row(x: Rows, tile: tiles.Tile, one_tile: bool) -> None:
         forward_kernel[(rows,)](
             *x.tensors,
             *x.strides,
-            classes,
+            x.grad_stride,
             rows,
             classes,
             x.settings.label_weight,
@@ -168,7 +173,7 @@ def _differences(x: Rows, tile: tiles.Tile) -> None:
             x.gradient_scale,
             x.student.stride(0),
             x.teacher.stride(0),
-            classes,
+            x.grad_stride,
             classes,
             parts,
             part_size,
@@ -193,7 +198,7 @@ def _looking_back(x: Rows, tile: tiles.Tile) -> None:
             sums,
             counters,
             *x.strides,
-            classes,
+            x.grad_stride,
             rows,
             classes,
             parts,
@@ -213,7 +218,7 @@ def _team(x: Rows) -> tiles.Team | None:
     rows, classes = x.student.shape
     dtype = x.student.dtype
     held = x.teacher.dtype == dtype and dtype in (torch.bfloat16, torch.float32)
-    if not held or classes % 16 or not _aligned(*x.logits):
+    if not held or classes % 16 or not _aligned(*x.logits, x.gradient):
         return None
     programs = tiles.programs_at_once(x.student.device)
     size = x.student.element_size()
@@ -232,7 +237,7 @@ def _by_teams(x: Rows, by: tiles.Team) -> None:
             states,
             sums,
             *x.strides,
-            classes,
+            x.grad_stride,
             rows,
             classes,
             by.members,
@@ -296,11 +301,12 @@ def backward(
     wanted: tuple[bool, bool, bool] = (True, False, False),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients for z_s, z_t and β; arguments and results as `kdlab.rows.backward`."""
-    rows, classes = student.shape
     for_student, for_teacher, for_beta = wanted
     through_beta = for_beta and settings.soft and settings.divergence != "mse_logits"
-    grad_student = student.new_empty(student.shape if for_student else 0)
-    grad_teacher = teacher.new_empty(teacher.shape if for_teacher else 0)
+    grad_student = room(student, settings, for_student)
+    grad_teacher = room(teacher, settings, for_teacher)
+    student, teacher = settings.compared(student), settings.compared(teacher)
+    rows, classes = student.shape
     grad_beta = beta.new_zeros(rows if for_beta else 0)
     if rows == 0:
         return grad_student, grad_teacher, grad_beta
@@ -327,8 +333,8 @@ def backward(
                 student.stride(0),
                 teacher.stride(0),
                 beta.stride(0),
-                classes,
-                classes,
+                grad_student.stride(0) if for_student else classes,
+                grad_teacher.stride(0) if for_teacher else classes,
                 rows,
                 classes,
                 n_tiles,

@@ -1,5 +1,6 @@
 """The public function: its values, its defined answers for hard input, and its errors."""
 
+import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -247,6 +248,36 @@ def test_num_classes_cuts_padding():
     assert (s.grad[:, 10:] == 0).all()
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("widths", [(12, 10), (10, 12), (12, 15)], ids=str)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_num_classes_is_what_slices_give_without_a_copy(divergence, widths, reduction):
+    """Autograd makes another gradient of full width for a slice, and copies there."""
+    z, z_t = (torch.randn(2, 3, width, requires_grad=True) for width in widths)
+    labels = torch.randint(0, 10, (2, 3))
+    inputs = (z, z_t) if reduction == "none" else (z,)  # whose gradient forward makes
+    given = dict(labels=labels, label_weight=0.3, divergence=divergence, reduction=reduction)
+    teacher = z_t if reduction == "none" else z_t.detach()
+    loss = kdlab.distillation_loss(z, teacher, num_classes=10, **given).sum()
+    cut = kdlab.distillation_loss(z[..., :10], teacher[..., :10], **given).sum()
+    assert torch.equal(loss, cut) and "SliceBackward0" not in history(loss)
+    assert widths[0] == 10 or "SliceBackward0" in history(cut)
+    for once_more in (True, False):
+        found = torch.autograd.grad(loss, inputs, retain_graph=once_more)
+        expected = torch.autograd.grad(cut, inputs, retain_graph=once_more)
+        assert all(map(torch.equal, found, expected))
+
+
+def history(x):
+    """The names of the graph's nodes behind x."""
+    nodes, names = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        names.add(node.name())
+        nodes += [before for before, _ in node.next_functions if before is not None]
+    return names
+
+
 def test_strides_and_inputs_untouched():
     s, t, _ = make(5, 33)
     expected = kdlab.distillation_loss(s, t)
@@ -283,6 +314,7 @@ def test_mixed_dtypes_compute_in_float32():
 
 
 S, T, Y = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64)
+NESTED = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
 
 
 @pytest.mark.parametrize(
@@ -321,6 +353,9 @@ S, T, Y = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64
         ("denominator", ValueError, dict(denominator=torch.ones(2))),
         ("backend", ValueError, dict(backend="cuda")),
         ("student_logits", TypeError, dict(student_logits=S.to_sparse())),
+        ("student_logits", TypeError, dict(student_logits=NESTED)),
+        ("mask", TypeError, dict(mask=torch.tensor([0.5, 1.0]))),
+        ("labels", TypeError, dict(labels=torch.eye(2))),
         ("beta", ValueError, dict(beta=1e39)),
         ("beta", ValueError, dict(beta=10**400)),
         ("beta", ValueError, dict(beta=1e-25)),
@@ -481,5 +516,6 @@ def test_a_modules_temperature_is_learnt_kept_and_moved():
     other = kdlab.DistillationLoss(beta=torch.nn.Parameter(torch.tensor(1.0)))
     other.load_state_dict(module.state_dict())
     assert other.beta == 0.5
+    assert repr(pickle.loads(pickle.dumps(kdlab.DistillationLoss()))) == "DistillationLoss()"
     fixed = kdlab.DistillationLoss(beta=torch.tensor(0.5))
     assert not list(fixed.parameters()) and fixed.double().beta.dtype == torch.float64

@@ -2,8 +2,10 @@
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from torch._dynamo import compiled_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,10 +15,10 @@ from kdlab import ops
 from tests.oracle import DIVERGENCES
 
 
-def arguments(label_weight=0.4, divergence="kl"):
+def arguments(label_weight=0.4, divergence="kl", classes=None):
     student = torch.randn(3, 7, requires_grad=True)
     keep = torch.tensor([True, False, True])
-    labels = torch.randint(0, 7, (3,))
+    labels = torch.randint(0, classes or 7, (3,))
     return (
         student,
         torch.randn(3, 7),
@@ -27,13 +29,14 @@ def arguments(label_weight=0.4, divergence="kl"):
         0.5,
         label_weight,
         True,
+        classes,
         "torch",
     )
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_opcheck(divergence):
-    args = arguments(divergence=divergence)
+@pytest.mark.parametrize(("divergence", "classes"), [*((d, None) for d in DIVERGENCES), ("kl", 5)])
+def test_opcheck(divergence, classes):
+    args = arguments(divergence=divergence, classes=classes)
     torch.library.opcheck(ops.rows, args)
     student, teacher, labels, keep, beta, *rest = args
     _, stats = ops.rows(*args)
@@ -68,6 +71,32 @@ def test_compiles_to_one_graph_with_the_same_numbers():
     (grad,) = torch.autograd.grad(compiled, s)
     torch.testing.assert_close(compiled, eager)
     torch.testing.assert_close(grad, expected)
+
+
+def test_a_module_with_numpys_numbers_compiles():
+    s, t, y = torch.randn(4, 9), torch.randn(4, 9), torch.arange(4)
+    given = dict(beta=np.float32(0.5), mix=np.float64(0.3), label_weight=np.float64(0.25))
+    given |= dict(num_classes=np.int64(8), ignore_index=np.int32(-1), divergence="js")
+    module = kdlab.DistillationLoss(**given)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")(s, t, y)
+    assert torch.equal(compiled, kdlab.distillation_loss(s, t, y, **given))
+
+
+def test_the_backward_pass_alone_compiles():
+    """What `torch._dynamo.config.compiled_autograd` does with a loss that was made without."""
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    (expected,) = torch.autograd.grad(2 * kdlab.distillation_loss(s, t), s)
+    loss = 2 * kdlab.distillation_loss(s, t)
+    with compiled_autograd._enable(torch.compile(backend="aot_eager", fullgraph=True)):
+        loss.backward()
+    torch.testing.assert_close(s.grad, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_a_trace_is_checked_without_gradients():
+    s, t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    traced = torch.jit.trace(kdlab.distillation_loss, (s, t))
+    assert torch.equal(traced(s, t), kdlab.distillation_loss(s, t))
 
 
 class Names(TorchDispatchMode):

@@ -155,6 +155,15 @@ def test_the_same_bits_in_any_order(rows, divergence, monkeypatch):
         assert torch.equal(value, found[0][0]) and torch.equal(grad, found[0][1])
 
 
+def test_a_padded_vocabulary():
+    s, t = torch.randn(3, 656), torch.randn(3, 640)
+    s[:, 640:] = torch.nan
+    loss, grad = loss_and_grad(s, t, num_classes=640)
+    exact, exact_grad = oracle(s[:, :640], t)
+    assert error(loss, exact.sum()) <= 2e-6 and error(grad[:, :640], exact_grad) <= 1e-5
+    assert (grad[:, 640:] == 0).all()
+
+
 def test_nothing_between_equals():
     s = torch.randn(3, 640)
     for divergence in ("kl", "reverse_kl", "mse", "tv"):

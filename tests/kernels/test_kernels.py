@@ -112,6 +112,23 @@ def test_row_strides_and_zero_rows():
     assert empty == 0 and (grad == 0).all()
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("classes", [50, 200])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_num_classes_is_what_slices_give(divergence, classes, reduction, monkeypatch):
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
+    s, t = torch.randn(3, classes + 14), torch.randn(3, classes + 9)
+    s[:, classes:] = t[:, classes:] = torch.nan
+    s.requires_grad_()
+    t.requires_grad_(reduction == "none")
+    inputs = (s, t) if reduction == "none" else (s,)  # whose gradient forward makes
+    given = dict(divergence=divergence, reduction=reduction, backend="triton")
+    loss = kdlab.distillation_loss(s, t, num_classes=classes, **given).sum()
+    cut = kdlab.distillation_loss(s[:, :classes], t[:, :classes], **given).sum()
+    found, expected = torch.autograd.grad(loss, inputs), torch.autograd.grad(cut, inputs)
+    assert torch.equal(loss, cut) and all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_float64_stays_float64(divergence, monkeypatch):
     monkeypatch.setattr(tiles, "MAX_BLOCK", 64)  # α and mix have no short binary fraction
