@@ -45,6 +45,8 @@ def check_settings(
             f"temperature_scaling: got {_describe(temperature_scaling)}; expected True or False"
         )
     _check_int("ignore_index", ignore_index)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index: got {ignore_index}; expected a 64-bit integer")
     if num_classes is not None:
         _check_int("num_classes", num_classes)
         if num_classes < 1:
@@ -62,9 +64,10 @@ def _describe(x: Any) -> str:
 
 
 def _check_choice(name: str, value: Any, choices: tuple) -> None:
-    if value not in choices:
+    known_kind = value is None or isinstance(value, str)  # a NumPy array has no one truth value
+    if not known_kind or value not in choices:
         known = ", ".join(map(repr, choices))
-        hint = " ('mean' divides by the rows)" if value == "batchmean" else ""
+        hint = " ('mean' divides by the rows)" if known_kind and value == "batchmean" else ""
         raise ValueError(f"{name}: got {value!r}; expected one of {known}{hint}")
 
 
@@ -155,7 +158,7 @@ def check_beta(beta: Any) -> None:
 
 
 def beta_of_rows(beta: float | Tensor, logits: Tensor) -> float | Tensor:
-    """β as a float, or a tensor () or shaped like the rows, NaN where it is not positive."""
+    """β as a float, or a tensor () or shaped like the rows, NaN where a float would be refused."""
     if not isinstance(beta, Tensor):
         return float(beta)
     row_shape = logits.shape[:-1]
@@ -168,7 +171,8 @@ def beta_of_rows(beta: float | Tensor, logits: Tensor) -> float | Tensor:
         check_device("beta", beta, logits)
     beta = beta.to(logits.device)
     # Added, so that a gradient that is NaN, too, comes through.
-    return beta + torch.where((beta > 0) & (beta < torch.inf), 0.0, torch.nan)
+    allowed = (beta >= SMALLEST_BETA) & (beta <= LARGEST_BETA)
+    return beta + torch.where(allowed, 0.0, torch.nan)
 
 
 def rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) -> Tensor | None:
@@ -196,7 +200,7 @@ def rows_that_count(student: Tensor, labels: Any, mask: Any, ignore_index: int) 
             f"{CLASSES_LAST}"
         )
     check_device("labels", labels, student)
-    keep = labels != ignore_index
+    keep = labels.long() != ignore_index  # which need not be an int32
     if mask is not None:
         keep = mask & keep
     # Mostly all of them do: then there is nothing to leave out. (Not asked of a GPU, which would

@@ -19,7 +19,6 @@ from torch import Tensor
 
 SWAPPED = {"kl": "reverse_kl", "reverse_kl": "kl"}
 TAKES_X = tuple(SWAPPED)  # the others look at v and u alone; their x may hold anything
-TAKES_LOG_RATIO = ("reverse_kl", "tv")  # whose slopes ask for it
 LN_2 = math.log(2)
 
 
@@ -36,6 +35,7 @@ class Pair:
 
     divergence: str
     mix: float
+    rest: float  # 1 − mix, but not rounded twice where the sides are exchanged
     beta: Tensor
     s: Tensor
     t: Tensor
@@ -57,7 +57,8 @@ class Pair:
         name = SWAPPED.get(self.divergence, self.divergence)
         logits = self.t, self.s, self.m_t, self.m_s
         sides = *logits, self.x_t, self.x_s, self.u, self.v, self.z_t, self.z_s
-        return Pair(name, 1 - self.mix, self.beta, *sides, self.scratch, self.scratch_2, self)
+        buffers = self.scratch, self.scratch_2
+        return Pair(name, self.rest, self.mix, self.beta, *sides, *buffers, self)
 
     @cached_property
     def w_sum(self) -> Tensor:
@@ -124,7 +125,7 @@ class Pair:
         elif self.divergence == "mse":
             out = torch.mul(self.gap[0], self.v, out=self.scratch_2)
         else:
-            out = _times_log_mixture(self.v, self.z_s, *self.gap, self.mix, self.scratch_2)
+            out = _times_log_mixture(self, self.scratch_2)
         return out, _sum(out)
 
 
@@ -142,20 +143,23 @@ def _times_difference(weight: Tensor, x: Tensor, y: Tensor, out: Tensor) -> tupl
     return out, total
 
 
-def _times_log_mixture(
-    v: Tensor, z_s: Tensor, gap: Tensor, f: Tensor, mix: float, out: Tensor
-) -> Tensor:
-    """v log(m/q) = v log1p(mix (p − q)/q); with the teacher's u, Z_t and −f, u log(m/p).
+def _times_log_mixture(pair: Pair, out: Tensor) -> Tensor:
+    """v log(m/q) = v log1p(mix (p − q)/q).
 
-    The logarithm stays finite where v = 0, and where p = 0 whatever is rounded.
+    The logarithm stays finite where v = 0, and where p = 0 whatever is rounded. Where p is far
+    below q, m/q is little more than 1 − mix: if that is small, it is made as a sum.
     """
+    gap, f = pair.gap
     info = torch.finfo(gap.dtype)
-    torch.clamp_min(v, info.tiny / info.eps, out=out)
-    torch.div(gap, out, out=out).mul_(-mix * z_s / f)
-    out.clamp_min_(-mix).log1p_()
-    if mix > 1 - 1e-6:  # −mix may have been rounded to −1
-        out.clamp_min_(math.log1p(-mix))
-    return out.mul_(v)
+    least = info.tiny / info.eps
+    torch.clamp_min(pair.v, least, out=out)
+    torch.div(gap, out, out=out).mul_(-pair.mix * pair.z_s / f)
+    out.clamp_min_(-pair.mix).log1p_()
+    if pair.rest < 0.1:
+        ratio = (pair.u / pair.v.clamp_min(least)).mul_(pair.z_s / pair.z_t)
+        small = (ratio * pair.mix).add_(pair.rest).log_()
+        torch.where(ratio < 0.5, small, out, out=out)
+    return out.mul_(pair.v)
 
 
 def _relative_entropy(pair: Pair) -> Tensor:
@@ -167,24 +171,25 @@ def _relative_entropy(pair: Pair) -> Tensor:
 def value(
     pair: Pair, for_student: bool = True, for_teacher: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """D(p, q), Σ q ∂D/∂q and Σ p ∂D/∂p (less constants): what the slopes below subtract.
+    """D(p, q), and what the slopes below subtract: Σ q ∂D/∂q and Σ p ∂D/∂p, less constants.
 
     The last two only for whose gradient will be asked for, or where they cost nothing.
     """
     zero = torch.zeros_like(pair.z_s)
     if pair.divergence == "kl":
-        d = _relative_entropy(pair.swapped())
-        return d, zero, d
+        swapped = pair.swapped()
+        d = _relative_entropy(swapped)
+        return d, zero, swapped.product[1] / pair.z_t
     if pair.divergence == "reverse_kl":
         d = _relative_entropy(pair)
-        return d, d, zero
+        return d, pair.product[1] / pair.z_s, zero
     (gap, f), scratch = pair.gap, pair.scratch_2
     dot_s = dot_t = zero
     if pair.divergence == "js":
-        of_teacher = _times_log_mixture(pair.u, pair.z_t, gap, -f, 1 - pair.mix, scratch)
+        of_teacher = _times_log_mixture(pair.swapped(), scratch)
         dot_t = -_sum(of_teacher) / pair.z_t
         dot_s = -pair.product[1] / pair.z_s
-        return (pair.mix * dot_t + (1 - pair.mix) * dot_s).clamp_min(0.0), dot_s, dot_t
+        return (pair.mix * dot_t + pair.rest * dot_s).clamp_min(0.0), dot_s, dot_t
     if pair.divergence == "mse":
         d = _sum(torch.mul(gap, gap, out=scratch)) / f.square()
         if for_teacher:
@@ -205,7 +210,8 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
 
     kl: q − p.   reverse_kl: q (log(q/p) − KL(q‖p)).   js: (1 − mix) q (log(q/m) − KL(q‖m)).
     mse: 2 q ((q − p) − Σ q (q − p)).   tv: ½ q (sgn(q − p) − Σ q sgn(q − p)).
-    Those of reverse_kl, js and tv are k q (c y − dot), y = log₂ v − log₂ u, log(m/q), sgn(q − p).
+    Those of reverse_kl, js and tv are k q (y − dot), y = log₂ v − log₂ u, log(m/q), sgn(q − p); of
+    log(q/p) log(Z_t / Z_s) is left out, which y and `dot` would both contain.
     """
     if pair.divergence == "kl":
         gap, f = pair.gap
@@ -216,13 +222,14 @@ def slope(pair: Pair, dot: Tensor, scale: Tensor, out: Tensor) -> Tensor:
     product, _ = pair.product
     k = scale / pair.z_s
     if pair.divergence == "reverse_kl":
-        c, dot = torch.full_like(k, LN_2), dot - pair.log_ratio
+        k = LN_2 * k
     elif pair.divergence == "js":
-        c, k = torch.full_like(k, -1.0), (1 - pair.mix) * k
+        dot, k = -dot, -pair.rest * k
     else:
         # PyTorch's sign of NaN is 0: keep that of a row, or of one where a side is masked whole
-        c, k = 1 + 0 * (1 / pair.z_s + 1 / pair.z_t), 0.5 * k
-    torch.mul(pair.v, -k * dot, out=out).addcmul_(product, k * c)
+        k = (0.5 + 0 * (1 / pair.z_s + 1 / pair.z_t)) * k
+    # Of a sure student both are the same at its class: subtract first, so that nothing is left.
+    torch.addcmul(product, pair.v, dot, value=-1, out=out).mul_(k)
     if pair.divergence == "reverse_kl" and (dot.is_cuda or dot.isinf().any()):
         out.masked_fill_(pair.x_s == -torch.inf, 0.0)  # 0 · inf where the divergence is infinite
     return out

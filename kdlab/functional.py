@@ -115,8 +115,8 @@ def distillation_loss(
         teacher_logits: the same shape and device; the dtype may differ.
         labels: (...) int64 in [0, V); needed where label_weight > 0.
         beta: β, a float from 10⁻¹⁸ to 10¹⁸, a 0-dim tensor, or a tensor shaped (...), whose values
-            that are not positive give NaN for their rows. May require grad: a temperature can be
-            learnt. Under torch.compile a float that changes compiles anew; a tensor does not.
+            outside of that give NaN for their rows. May require grad: a temperature can be learnt.
+            Under torch.compile a float that changes compiles anew; a tensor does not.
         divergence: see the table.
         mix: the teacher's share of the mixture, for "js": strictly between 0 and 1, where js is 0
             for every student ("kl" and "reverse_kl" are what 0 and 1 mean elsewhere).
@@ -125,10 +125,11 @@ def distillation_loss(
             gradient about the same for every β (Hinton et al. 2015, section 2.1).
         mask: (...) bool; rows that are False count for nothing, whatever they hold.
         ignore_index: rows with this label count for nothing.
-        num_classes: compare only the first n classes.
+        num_classes: compare only the first n classes, without a copy of logits or gradients.
         reduction: "mean" over the rows that count, "sum", or "none" for shape (...).
         denominator: divides the sum in "mean" in place of the number of rows that count; for
-            gradient accumulation over unequal micro-batches.
+            gradient accumulation over unequal micro-batches. A tensor under torch.compile, which
+            compiles anew for each float.
         backend: None picks Triton for CUDA tensors and PyTorch otherwise; "triton" or "torch"
             insists.
 
@@ -147,17 +148,17 @@ def distillation_loss(
 
     Classes with logit −inf are masked: in both, no contribution; in the teacher only, p = 0;
     in the student only, "kl" is +inf ("reverse_kl" the other way round). NaN in a row that counts
-    gives NaN, and so does a row without a finite logit. In "triton", where a row is longer than a
-    tile, so does one whose largest logit is so far from 0 that it, times β or (with labels) as it
+    gives NaN, and so does a row without a finite logit (of "mse_logits", which normalises nothing,
+    0 where both sides are masked whole, +inf where one is). In "triton", where a row is longer than
+    a tile, so does one whose largest logit is so far from 0 that it, times β or (with labels) as it
     is, passes ±1.8 · 10⁸: float32 has steps of 16 there. Masks like −10⁹ beside larger logits are
     no trouble. One so low that β log₂ e times it is not a float32 any more, as
     ``torch.finfo(torch.float32).min`` is for β above 0.69, is taken for −inf.
 
     D falls with β², and float32 rounds it before T² makes it larger again. With 1,000 classes and
     logits of size 1, kl and reverse_kl lose 10⁻⁴ of their value at β = 10⁻³, a twentieth at 10⁻⁴
-    and all of it at 10⁻⁵, and gradients 2 · 10⁻⁵, 2 · 10⁻⁴ and 2 · 10⁻³. Float64 logits lose none.
-    js of a mixture that is nearly all teacher loses digits of the student's gradient: 2 · 10⁻⁵ of
-    it at mix = 0.999, 5 · 10⁻³ at 1 − 10⁻⁶ (and nearly all student, of the teacher's gradient).
+    and all of it at 10⁻⁵, and gradients 2 · 10⁻⁵, 2 · 10⁻⁴ and 2 · 10⁻³. Float64 logits lose no
+    more at a ten-thousandth of these β.
 
     >>> student = torch.tensor([[0.0, 0.0], [3.0, 1.0]], requires_grad=True)
     >>> teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
@@ -251,7 +252,10 @@ def _share(
         return 1 / divisor
     if denominator is None and keep is not None:
         return 1 / keep.sum().clamp(min=1).to(dtype)
-    return torch.full((), 1 / (denominator or max(rows, 1)), dtype=dtype, device=device)
+    n = denominator or max(rows, 1)
+    if not torch.compiler.is_compiling():
+        n = float(n)  # NumPy's half, say, would round its quotient
+    return torch.full((), 1 / n, dtype=dtype, device=device)
 
 
 def gradient_in_forward(

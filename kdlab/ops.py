@@ -13,6 +13,7 @@ same without the dispatcher, whose way to Python and back is a fifth of the time
 TRITON_INTERPRET=1).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -99,13 +100,21 @@ def _total(
 
 
 def _scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
-    """gradient *= factor (0-dim), untouched where the factor is 1, as it mostly is."""
+    """gradient *= factor (0-dim), untouched where the factor is 1, as it mostly is.
+
+    What is 0 stays 0: rows that don't count, also for a loss scale that has become infinite.
+    """
     if backend == "triton":
         _implementation(backend).scale_(gradient, factor)
-    elif gradient.device.type == "cpu" and factor.item() == 1:
         return
-    else:
+    on_cpu = gradient.device.type == "cpu"
+    if on_cpu and factor.item() == 1:
+        return
+    if on_cpu and math.isfinite(factor.item()):
         gradient.mul_(factor)
+    else:
+        zero = gradient == 0
+        gradient.mul_(factor).masked_fill_(zero, 0.0)
 
 
 def _register(name: str, function, mutates: tuple[str, ...] = ()):

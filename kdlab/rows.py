@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdlab.chunks import for_each_chunk
-from kdlab.divergences import LN_2, TAKES_LOG_RATIO, TAKES_X, Pair, slope, value
+from kdlab.divergences import LN_2, TAKES_X, Pair, slope, value
 
 LOG2_E = 1 / LN_2
 
@@ -165,7 +165,7 @@ def forward(
             found[6], found[4], found[5] = value(
                 soft, for_student=for_gradients, for_teacher=for_gradients and g is None
             )
-            if settings.divergence in TAKES_LOG_RATIO:
+            if settings.divergence == "tv":
                 found[8] = soft.log_ratio
         if settings.hard:
             found[0] = _soften(s, None, LOG2_E, use.out, use.out)
@@ -196,7 +196,8 @@ def _pair(
     m_s, z_s, m_t, z_t, *_ = stats
     sides = s, t, m_s, m_t, use.x_s, use.x_t, use.v, use.u, z_s, z_t
     scratch = use.scratch, use.scratch_2
-    return Pair(settings.divergence, settings.mix, b, *sides, *scratch, saved_log_ratio=log_ratio)
+    mix = settings.mix, 1 - settings.mix
+    return Pair(settings.divergence, *mix, b, *sides, *scratch, saved_log_ratio=log_ratio)
 
 
 def _loss(
@@ -315,7 +316,7 @@ def backward(
                 s, t = _widened(s, use.x_s), _widened(t, use.x_t)
             _soften(s, m_s, b * LOG2_E, x_s, use.v)
             _soften(t, m_t, b * LOG2_E, x_t, use.u)
-            saved = log_ratio if settings.divergence in TAKES_LOG_RATIO else None
+            saved = log_ratio if settings.divergence == "tv" else None
             soft = _pair(settings, use, b, s, t, found, saved)
 
         if for_beta and isinstance(soft, Pair):
@@ -323,7 +324,7 @@ def backward(
             total = _dot(slope(soft, dot_s, one, use.out), use.x_s)
             total = total + _dot(slope(soft.swapped(), dot_t, one, use.out), use.x_t)
             scaled = settings.temperature_scaling
-            out = (LN_2 * total - 2 * d) / b.pow(3) if scaled else LN_2 * total / b
+            out = (LN_2 * total - 2 * d) / b / b / b if scaled else LN_2 * total / b
             _store(grad_beta[i:j, None], share * g * out, drop)
         if for_teacher:
             place = settings.compared(grad_teacher[i:j])

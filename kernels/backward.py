@@ -9,9 +9,9 @@ import triton.language as tl
 from kdlab.kernels.results import load_softmaxes, statistic
 from kdlab.kernels.row_state import LN_2, LOG2_E, MSE_LOGITS
 from kdlab.kernels.softened import (
-    as_number,
     less_label,
     log2_ratios,
+    shares,
     slope,
     slope_teacher,
     soften,
@@ -65,8 +65,8 @@ def backward_kernel(
     read = cols < tl.where(counts, n_classes, 0)  # a row that counts for nothing is not even read
 
     b = tl.load(beta + row * beta_stride).to(ACC)
-    label_weight = as_number(label_weight, ACC)
-    mix = as_number(mix, ACC)
+    label_weight = shares(label_weight, ACC)
+    mix = shares(mix, ACC)
     g = tl.load(grad_loss + row * grad_loss_stride).to(ACC)
     c = b * LOG2_E
     softmaxes = load_softmaxes(stats, row, n_rows)
@@ -94,7 +94,7 @@ def backward_kernel(
             _ratio, ratio = log2_ratios(s, t, q, p, c, softmaxes, mix, DIVERGENCE, ONE_TILE)
             scale = 1 / b if TEMPERATURE_SCALING else b
             out = scale * slope_teacher(q, p, ratio, dot_t, mix, DIVERGENCE)
-        out = tl.where(counts, (1 - label_weight) * g * out, 0.0)
+        out = tl.where(counts, label_weight[1] * g * out, 0.0)
         out = out.to(grad_teacher.dtype.element_ty)
         tl.store(grad_teacher + row * grad_teacher_stride + cols, out, mask=inside)
     if FOR_BETA:

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from kdlab.kernels.results import softmaxes_of, store_softmaxes, write_loss
 from kdlab.kernels.row_state import JS, LOG2_E, TV, across, finish, in_reach, single
-from kdlab.kernels.softened import as_number, less_label, spread, spread_finish, student_gradient
+from kdlab.kernels.softened import less_label, shares, spread, spread_finish, student_gradient
 from kdlab.kernels.sweep import lanes, load_tile, spread_sweep, sweep
 
 
@@ -45,8 +45,8 @@ def forward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)  # row · stride passes 2³¹ long before memory runs out
     b = tl.load(beta + row * beta_stride).to(ACC)
-    label_weight = as_number(label_weight, ACC)
-    mix = as_number(mix, ACC)
+    label_weight = shares(label_weight, ACC)
+    mix = shares(mix, ACC)
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0

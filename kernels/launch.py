@@ -301,6 +301,7 @@ def backward(
     wanted: tuple[bool, bool, bool] = (True, False, False),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients for z_s, z_t and β; arguments and results as `kdlab.rows.backward`."""
+    grad_loss = grad_loss.resolve_neg()
     for_student, for_teacher, for_beta = wanted
     through_beta = for_beta and settings.soft and settings.divergence != "mse_logits"
     grad_student = room(student, settings, for_student)
@@ -352,7 +353,7 @@ def backward(
     if through_beta:
         total = beta_parts.sum(-1)
         scaled = settings.temperature_scaling
-        grad_beta = (total - 2 * stats[6]) / beta.pow(3) if scaled else total / beta
+        grad_beta = (total - 2 * stats[6]) / beta / beta / beta if scaled else total / beta
         grad_beta = (1 - settings.label_weight) * grad_loss * grad_beta
         if keep is not None:
             grad_beta = torch.where(keep, grad_beta, 0.0)
@@ -361,7 +362,7 @@ def backward(
 
 def scale_(gradient: Tensor, factor: Tensor) -> None:
     """gradient *= factor, 0-dim, without waiting for the device and free where it is 1."""
-    n = gradient.numel()
+    n, factor = gradient.numel(), factor.resolve_neg()
     if n:
         n_tiles = triton.cdiv(n, tiles.SCALE_TILE["BLOCK"])
         programs = min(n_tiles, tiles.programs_that_fill(gradient.device))

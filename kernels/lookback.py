@@ -29,7 +29,7 @@ from kdlab.kernels.results import (
     write_loss,
 )
 from kdlab.kernels.row_state import JS, LOG2_E, TV, finish
-from kdlab.kernels.softened import as_number, student_gradient
+from kdlab.kernels.softened import shares, student_gradient
 from kdlab.kernels.sweep import lanes, last_tile, load_tile, spread_sweep, sweep
 
 
@@ -157,8 +157,8 @@ def lookback_kernel(
     """`counters`, zeros: how many parts of each row have arrived, and one more when the last has
     joined them all; for js and tv, then the same once more. At the end, how many programs began."""
     SPREAD: tl.constexpr = SOFT and (DIVERGENCE == JS or DIVERGENCE == TV)
-    label_weight = as_number(label_weight, ACC)
-    mix = as_number(mix, ACC)
+    label_weight = shares(label_weight, ACC)
+    mix = shares(mix, ACC)
     number = tl.atomic_add(counters + n_rows, 1, sem="relaxed")
     everything = n_rows * parts
 

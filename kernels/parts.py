@@ -19,7 +19,7 @@ from kdlab.kernels.row_state import (
     finish,
     in_reach,
 )
-from kdlab.kernels.softened import as_number, spread_finish
+from kdlab.kernels.softened import shares, spread_finish
 from kdlab.kernels.sweep import spread_sweep, sweep
 
 N_FIELDS = tl.constexpr(len(FIELDS))
@@ -140,7 +140,7 @@ def spread_kernel(
     part = tl.program_id(1)
     parts = tl.num_programs(1)
     b = tl.load(beta + row * beta_stride).to(ACC)
-    mix = as_number(mix, ACC)
+    mix = shares(mix, ACC)
     begin = part * part_size
     end = tl.minimum(begin + part_size, n_classes)
     if HAS_KEEP:
@@ -216,8 +216,8 @@ def join_kernel(
     """One program a row: its loss and statistics from the states of its parts."""
     row = tl.program_id(0).to(tl.int64)
     b = tl.load(beta + row * beta_stride).to(ACC)
-    label_weight = as_number(label_weight, ACC)
-    mix = as_number(mix, ACC)
+    label_weight = shares(label_weight, ACC)
+    mix = shares(mix, ACC)
     counts = True
     if HAS_KEEP:
         counts = tl.load(keep + row) != 0

@@ -82,18 +82,19 @@ def write_loss(
     ONE_TILE: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """A row's loss, and the sums that its gradients subtract; `student` points at the row."""
+    """A row's loss, and the sums that its gradients subtract; `student` points at the row,
+    `label_weight` is α and 1 − α."""
     m_s, _z_s, _m_t, _z_t, z_1, _ratio = softmaxes
     total = tl.zeros((), ACC)
     if SOFT:
         scaled = soft
         if TEMPERATURE_SCALING and DIVERGENCE != MSE_LOGITS:
             scaled = soft / (b * b)
-        total = (1 - label_weight) * scaled
+        total = label_weight[1] * scaled
     if HARD:
         z_label = tl.load(student + tl.load(labels + row)).to(ACC)
         hard = tl.log(z_1) - exponent(z_label, LOG2_E, m_s, ONE_TILE) * LN_2
-        total += label_weight * tl.where(z_1 == 0, float("nan"), hard)
+        total += label_weight[0] * tl.where(z_1 == 0, float("nan"), hard)
     tl.store(loss + row, tl.where(counts, total, 0.0))
     tl.store(statistic(stats, 4, row, n_rows), dot_s)
     tl.store(statistic(stats, 5, row, n_rows), dot_t)

@@ -26,9 +26,11 @@ TINY = tl.constexpr(1e-37)  # about the smallest normal number
 
 
 @triton.jit
-def as_number(x, ACC: tl.constexpr):
-    """A float argument as ACC: kernels declare α and mix fp64, since Triton cuts floats to fp32."""
-    return tl.full((), x, ACC)
+def shares(x, ACC: tl.constexpr):
+    """α or mix, and what it leaves of 1, each rounded once: near 1, the second would be lost.
+    Kernels declare them fp64, since Triton cuts floats to fp32."""
+    x = tl.full((), x, tl.float64)
+    return x.to(ACC), (1.0 - x).to(ACC)
 
 
 @triton.jit
@@ -103,15 +105,16 @@ def log2_quotient(q, inverse, difference):
 
 @triton.jit
 def log2_shares(q, p, mix):
-    """log₂(q / m) and log₂(p / m) for m = mix p + (1 − mix) q.
+    """log₂(q / m) and log₂(p / m) for m = mix p + (1 − mix) q; here and below `mix` is both of
+    its `shares`.
 
     Dividing by a square root twice costs less than dividing once: the hardware has its reciprocal.
     """
-    root = tl.rsqrt(tl.maximum(tl.fma(p, mix, (1 - mix) * q), TINY))
+    of_p, of_q = mix
+    root = tl.rsqrt(tl.maximum(tl.fma(p, of_p, of_q * q), TINY))
     inverse = root * root
     apart = (p - q) * inverse
-    of_q = log2_quotient(q, inverse, -mix * apart)
-    return of_q, log2_quotient(p, inverse, (1 - mix) * apart)
+    return log2_quotient(q, inverse, -of_p * apart), log2_quotient(p, inverse, of_q * apart)
 
 
 @triton.jit
@@ -178,7 +181,7 @@ def less(v, u, z_s, z_t):
 def spread_finish(dot_s, dot_t, soft, z_s, z_t, mix, DIVERGENCE: tl.constexpr):
     """D of a row from the sums of `spread` over all of it."""
     if DIVERGENCE == JS:
-        soft = mix * dot_t + (1 - mix) * dot_s
+        soft = mix[0] * dot_t + mix[1] * dot_s
         soft = tl.where(soft < 0, 0.0, soft)
     return tl.where((z_s == 0) | (z_t == 0), float("nan"), soft)
 
@@ -192,7 +195,7 @@ def slope(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
     elif DIVERGENCE == REVERSE_KL:
         out = tl.where(q == 0, q, q * tl.fma(ratio, tl.full((), LN_2, q.dtype), -dot))
     elif DIVERGENCE == JS:
-        out = q * tl.fma(ratio, (1 - mix) * LN_2, (mix - 1) * dot)
+        out = q * tl.fma(ratio, mix[1] * LN_2, -mix[1] * dot)
     elif DIVERGENCE == MSE:
         out = 2 * q * ((q - p) - dot)
     else:
@@ -203,12 +206,13 @@ def slope(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
 @triton.jit
 def slope_teacher(q, p, ratio, dot, mix, DIVERGENCE: tl.constexpr):
     """∂D/∂(β z_t) of each class: `slope` with student and teacher exchanged."""
+    mix = mix[1], mix[0]
     if DIVERGENCE == KL:
-        out = slope(p, q, ratio, dot, 1 - mix, REVERSE_KL)
+        out = slope(p, q, ratio, dot, mix, REVERSE_KL)
     elif DIVERGENCE == REVERSE_KL:
-        out = slope(p, q, ratio, dot, 1 - mix, KL)
+        out = slope(p, q, ratio, dot, mix, KL)
     else:
-        out = slope(p, q, ratio, dot, 1 - mix, DIVERGENCE)
+        out = slope(p, q, ratio, dot, mix, DIVERGENCE)
     return out
 
 
@@ -229,12 +233,12 @@ def student_gradient(
     ONE_TILE: tl.constexpr,
 ):
     """g ∂(row loss)/∂z_s of one tile, as if none of it were the label: see `less_label`.
-    β comes from the chain rule, and T² makes it T."""
+    β comes from the chain rule, and T² makes it T. `label_weight` is both of its `shares`."""
     m_s, z_s, m_t, z_t, z_1, _ratio = softmaxes
     c = beta * LOG2_E
     out = tl.zeros_like(s)
     if SOFT:
-        scale = g * (1 - label_weight)
+        scale = g * label_weight[1]
         if DIVERGENCE == MSE_LOGITS:  # (of +∞ in both the loss is NaN: `minus`, which costs more)
             out = 2 * scale * tl.where(s == t, 0.0, s - t)
         else:
@@ -254,11 +258,11 @@ def student_gradient(
                 )  # fmt: skip
                 out = scale * slope(q, p, ratio, dot_s, mix, DIVERGENCE)
     if HARD:
-        out = tl.fma(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), g * label_weight / z_1, out)
+        out = tl.fma(tl.exp2(exponent(s, LOG2_E, m_s, ONE_TILE)), g * label_weight[0] / z_1, out)
     return out
 
 
 @triton.jit
 def less_label(gradient, is_label, g, label_weight):
     """softmax(z_s) − 1 at the label, in cross-entropy's share of the gradient."""
-    return tl.where(is_label, gradient - g * label_weight, gradient)
+    return tl.where(is_label, gradient - g * label_weight[0], gradient)

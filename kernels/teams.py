@@ -43,7 +43,7 @@ from kdlab.kernels.row_state import (
     total,
     with_maxima,
 )
-from kdlab.kernels.softened import as_number, spread, spread_finish, student_gradient
+from kdlab.kernels.softened import shares, spread, spread_finish, student_gradient
 from kdlab.kernels.sweep import careful_sweep, lanes, widen
 
 UNWRITTEN = tl.constexpr(-1)  # all ones: a NaN that no arithmetic gives
@@ -161,12 +161,17 @@ def anew(x):
 
 
 @triton.jit
-def once_more(x):
-    """float64 x as float32, made in every turn of a loop: else the compiler makes it before the
-    loop, with all that follows from it, and keeps it where registers are scarce."""
-    return tl.inline_asm_elementwise(
+def shares_once_more(x):
+    """`shares` of float64 x in float32, made in every turn of a loop: else the compiler makes them
+    before the loop, with all that follows from them, and keeps it where registers are scarce."""
+    share = tl.inline_asm_elementwise(
         "cvt.rn.f32.f64 $0, $1;", "=f,d", [x], dtype=tl.float32, is_pure=False, pack=1
     )
+    rest, _ = tl.inline_asm_elementwise(
+        "sub.rn.f64 $1, 0d3FF0000000000000, $2;\ncvt.rn.f32.f64 $0, $1;", "=f,=d,d", [x],
+        dtype=(tl.float32, tl.float64), is_pure=False, pack=1,
+    )  # fmt: skip
+    return share, rest
 
 
 @triton.jit
@@ -279,7 +284,7 @@ def team_kernel(
     """`states` (rows, 12, parts) and, for tv, `sums` (rows, 2, parts): all ones. USED: a bit
     for each field of a state that anybody asks for. LANES: threads of a program, at least parts."""
     SPREAD: tl.constexpr = SOFT and DIVERGENCE == TV
-    mix = as_number(mix, ACC)
+    mix = shares(mix, ACC)
     part = tl.program_id(0) % parts
     begin = part * (TILES * BLOCK)
     end = tl.minimum(begin + TILES * BLOCK, n_classes)
@@ -308,7 +313,7 @@ def team_kernel(
             state = collapse(state, c, DIVERGENCE, SOFT, HARD)
             state = in_reach(state, c, DIVERGENCE, SOFT, HARD)
             softmaxes = softmaxes_of(state, DIVERGENCE)
-            alpha = once_more(as_number(label_weight, tl.float64))
+            alpha = shares_once_more(tl.full((), label_weight, tl.float64))
             s = held(s)
             t = held(t)
             if SPREAD:

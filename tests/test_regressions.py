@@ -4,7 +4,9 @@ Every test shows first that the naive way fails, so that it would notice if ours
 """
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -354,3 +356,51 @@ def test_a_learnt_temperature_calibrates_the_teacher():
 
     optimizer.step(closure)
     assert math.isclose(log_beta.exp().item(), 0.25, rel_tol=0.15)
+
+
+@pytest.mark.parametrize("beta", [4.0, 100.0])
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "js", "tv"])
+def test_a_side_that_is_sure_gets_nothing_at_its_class(divergence, beta):
+    """q (y − Σ q y) is 0 where q is 1; two roundings of y leave their difference, times β."""
+    sure, other = torch.tensor([[10.3, 0.0, 0.1]]), torch.tensor([[0.2, 9.7, 0.0]])
+    s, t = (other, sure) if divergence == "kl" else (sure, other)
+    z, z_t = s.clone().requires_grad_(), t.clone().requires_grad_()
+    given = dict(divergence=divergence, beta=beta, temperature_scaling=False)
+    kdlab.distillation_loss(z, z_t, **given).backward()
+    assert abs((z_t if divergence == "kl" else z).grad[0, 0]) <= 1e-15
+
+
+def test_a_loss_scale_that_is_infinite_leaves_rows_alone_that_dont_count():
+    s, t = torch.randn(3, 9, requires_grad=True), torch.randn(3, 9)
+    keep = torch.tensor([True, False, True])
+    scale = torch.tensor(torch.inf)
+    assert (scale * torch.zeros(1)).isnan()
+    (grad,) = torch.autograd.grad(kdlab.distillation_loss(s, t, mask=keep), s, scale)
+    assert (grad[1] == 0).all() and not grad[keep].isfinite().any()
+
+
+def test_temperatures_at_the_ends_of_what_is_allowed():
+    """β³ is no float32 there."""
+    beta = torch.tensor([1e-17, 1e15, 1e-19, 1e19], requires_grad=True)
+    assert (beta**3)[0] == 0 and (beta**3)[1].isinf()
+    z = torch.randn(1, 5).expand(4, 5)
+    loss = kdlab.distillation_loss(z, z, beta=beta, reduction="none")
+    loss.sum().backward()
+    assert loss[:2].tolist() == beta.grad[:2].tolist() == [0, 0]
+    assert loss[2:].isnan().all() and beta.grad[2:].isnan().all()
+
+
+def test_numbers_of_other_kinds():
+    s, t = torch.randn(3, 9), torch.randn(3, 9)
+    labels = torch.tensor([0, 2, 1])
+    assert float(1 / np.float16(3)) != 1 / 3
+    for three in (np.float16(3), Fraction(3), np.int64(3)):
+        found = kdlab.distillation_loss(s, t, denominator=three)
+        assert torch.equal(found, kdlab.distillation_loss(s, t, denominator=3))
+    for nothing in (torch.iinfo(torch.int64).min, 2**32 + 2):  # as an int32 it is 0, or 2
+        found = kdlab.distillation_loss(s, t, labels.int(), ignore_index=nothing)
+        assert torch.equal(found, kdlab.distillation_loss(s, t, labels))
+    with pytest.raises(ValueError, match=r"^ignore_index: "):
+        kdlab.distillation_loss(s, t, labels, ignore_index=2**70)
+    with pytest.raises(ValueError, match=r"^reduction: "):
+        kdlab.distillation_loss(s, t, reduction=np.zeros(3))

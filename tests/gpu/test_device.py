@@ -152,9 +152,11 @@ def test_strides(machine):
     check(odd, teacher[:, 5 : classes + 5], rows=[0, rows - 1])  # rows that no wide load can start
     columns = wide.detach().T[: rows - 1].requires_grad_()  # the last dimension has a stride
     check(columns, teacher.T[: rows - 1], rows=[0, rows - 2])
-    wide = wide.detach()
-    inputs = wide[:, :classes], teacher[:, :classes]
-    assert torch.equal(loss(*inputs), loss(wide, teacher, num_classes=classes))
+    wide = wide.detach().requires_grad_()
+    cut = loss(wide[:, :classes], teacher[:, :classes])
+    whole = loss(wide, teacher, num_classes=classes)  # without a copy of the gradient
+    assert torch.equal(whole, cut)
+    assert torch.equal(torch.autograd.grad(whole, wide)[0], torch.autograd.grad(cut, wide)[0])
 
 
 def test_masked_classes_and_rows(machine):

@@ -112,6 +112,47 @@ def test_row_strides_and_zero_rows():
     assert empty == 0 and (grad == 0).all()
 
 
+@pytest.mark.parametrize("classes", [50, 200])
+@pytest.mark.parametrize("mix", [1e-8, 1e-6, 0.999, 1 - 1e-6, 1 - 1e-8])
+def test_a_mixture_that_is_nearly_one_side(mix, classes, monkeypatch):
+    """In float32 a mix of 1 − 10⁻⁸ is 1, and leaves nothing."""
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
+    s, t = (3 * torch.randn(2, 6, classes)).unbind()
+    found, exact = (
+        value_and_gradients(x, y, divergence="js", mix=mix, backend=backend)
+        for x, y, backend in ((s, t, "triton"), (s.double(), t.double(), "torch"))
+    )
+    assert all(error(a, b) <= 2e-6 for a, b in zip(found, exact, strict=True))
+
+
+@pytest.mark.parametrize("classes", [50, 200])
+def test_labels_that_count_for_nearly_everything(classes, monkeypatch):
+    monkeypatch.setattr(tiles, "MAX_BLOCK", 64)
+    s, t = torch.randn(2, 6, classes).unbind()
+    given = dict(labels=torch.arange(6), label_weight=1 - 1e-7)
+    found, exact = (
+        value_and_gradients(x, y, backend=backend, **given)
+        for x, y, backend in ((s, t, "triton"), (s.double(), t.double(), "torch"))
+    )
+    assert all(error(a, b) <= 2e-6 for a, b in zip(found, exact, strict=True))
+
+
+def value_and_gradients(s, t, **given):
+    s, t = s.clone().requires_grad_(), t.clone().requires_grad_()
+    loss = kdlab.distillation_loss(s, t, **given)
+    return loss, *torch.autograd.grad(loss, (s, t))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_gradient_from_above_that_is_only_marked_as_negated(reduction):
+    s, t = torch.randn(3, 20, requires_grad=True), torch.randn(3, 20)
+    loss = kdlab.distillation_loss(s, t, reduction=reduction, backend="triton")
+    negated = torch._neg_view(torch.full(loss.shape, -2.0))
+    (found,) = torch.autograd.grad(loss, s, negated, retain_graph=True)
+    (expected,) = torch.autograd.grad(loss, s, torch.full(loss.shape, 2.0))
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("classes", [50, 200])
 @pytest.mark.parametrize("divergence", DIVERGENCES)

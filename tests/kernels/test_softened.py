@@ -11,7 +11,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import triton
 import triton.language as tl
-from kdlab.kernels.softened import TINY, log2_near, log2_shares
+from kdlab.kernels.softened import TINY, log2_near, log2_shares, shares
 
 N = 1 << 14
 
@@ -25,7 +25,8 @@ def near_kernel(x, out, N: tl.constexpr):
 @triton.jit
 def shares_kernel(q, p, of_q, of_p, mix, N: tl.constexpr):
     i = tl.arange(0, N)
-    a, b = log2_shares(tl.load(q + i), tl.load(p + i), tl.load(mix))
+    q, p = tl.load(q + i), tl.load(p + i)
+    a, b = log2_shares(q, p, shares(tl.load(mix), q.dtype))
     tl.store(of_q + i, a)
     tl.store(of_p + i, b)
 
@@ -39,7 +40,7 @@ def test_near_one_to_the_precision_that_is_stated():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("mix", [0.5, 0.01, 0.99])
+@pytest.mark.parametrize("mix", [0.5, 0.01, 0.99, 1e-8, 1 - 1e-8])
 def test_shares_of_any_two_probabilities(mix, dtype):
     """From equal to forty orders of magnitude apart."""
     p = torch.rand(N, dtype=dtype)
@@ -47,8 +48,9 @@ def test_shares_of_any_two_probabilities(mix, dtype):
     q[: N // 2] = p[: N // 2] * (1 + 10 ** torch.linspace(-7, 0, N // 2, dtype=dtype))
     q, p = torch.cat((q[::2], p[1::2])), torch.cat((p[::2], q[1::2]))
     out = torch.empty(2, N, dtype=dtype)
-    shares_kernel[(1,)](q, p, *out, torch.tensor(mix, dtype=dtype), N)
-    s, t, share = q.double(), p.double(), torch.tensor(mix, dtype=dtype).double()
+    share = torch.tensor(mix, dtype=torch.float64)
+    shares_kernel[(1,)](q, p, *out, share, N)
+    s, t = q.double(), p.double()
     apart = (t - s) / (share * t + (1 - share) * s)
     for x, z, weight in ((out[0], s, -share), (out[1], t, 1 - share)):
         exact = torch.where(
@@ -64,7 +66,7 @@ def test_finite_where_a_probability_is_zero_and_not_where_one_is_unknown(mix):
     q = torch.tensor([0.0, 0.7, 0.0, 0.3, 0.3, torch.nan]).repeat(N)[:N]
     p = torch.tensor([0.7, 0.0, 0.0, 0.3, torch.nan, 0.3]).repeat(N)[:N]
     out = torch.empty(2, N)
-    shares_kernel[(1,)](q, p, *out, torch.tensor(mix), N)
+    shares_kernel[(1,)](q, p, *out, torch.tensor(mix, dtype=torch.float64), N)
     of_q, of_p = out[:, :6].tolist()
     assert np.isfinite(of_q[:4]).all() and np.isfinite(of_p[:4]).all()
     assert of_q[3] == of_p[3] == 0
