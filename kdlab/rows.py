@@ -18,7 +18,7 @@ LOG2_E = 1 / LN_2
 
 # What the backward pass needs of a row, saved by the forward pass: maxima and normalisers of both
 # sides, the dot products that their gradients subtract, D itself, the normaliser at T = 1, and for
-# reverse_kl and tv log(Z_t / Z_s), which the kernels keep for kl as well.
+# tv log(Z_t / Z_s), which the kernels keep for kl and reverse_kl as well.
 STATS = ("m_s", "z_s", "m_t", "z_t", "dot_s", "dot_t", "soft", "z_1", "log_ratio")
 
 
