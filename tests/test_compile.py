@@ -122,7 +122,7 @@ def test_pairs_of_choices(configuration):
 
 def teams():
     """All divergences, α and dtypes, on sm_90 with the most tiles that a member may hold, where
-    registers are scarcest, with mask and T²; a third of them also without, and with each smaller
+    registers are scarcest, with mask and T²; a sixth of them also without, and with each smaller
     number; half of them on sm_80, the other half on sm_100."""
     every = [
         (d, a, tiles, dtype)
@@ -134,8 +134,8 @@ def teams():
     smaller = [c for c in every if c not in fullest]
     half = {c for i, c in enumerate(fullest) if (i + i // 2) % 2}  # some of each dtype
     return [
-        *((90, *c, True, True) for c in fullest + smaller[::3]),
-        *((90, *c, False, False) for c in fullest[::3]),
+        *((90, *c, True, True) for c in fullest + smaller[::6]),
+        *((90, *c, False, False) for c in fullest[::6]),
         *((100 if c in half else 80, *c, True, True) for c in fullest),
     ]
 
@@ -238,7 +238,7 @@ def test_a_launch_passes_mix_and_label_weight_in_float64(kernel):
 def test_each_precision_keeps_to_itself(kernel, divergence, dtype):
     """α and mix arrive as fp64; fp64 kernels round nothing to fp32, fp32 ones only those two, and
     what they leave of 1."""
-    code = compiled(kernel, 90, dtype, divergence, 0.5, 512).asm["ttir"]
+    code = compiled(kernel, 90, dtype, divergence, 0.5, MAX_BLOCK).asm["ttir"]
     numbers = len(re.findall(r"%(?:label_weight|mix): f64", code))
     function, _ = KERNELS[kernel]
     assert numbers == len({"label_weight", "mix"} & set(function.arg_names))

@@ -144,7 +144,7 @@ def test_each_side_sure_of_a_class_of_another_member(divergence):
 
 
 @pytest.mark.parametrize("divergence", ["kl", "tv"])
-@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("rows", [1, 7])
 def test_the_same_bits_in_any_order(rows, divergence, monkeypatch):
     s, t = torch.randn(2, rows, 640).unbind()
     found = []
