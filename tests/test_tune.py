@@ -13,7 +13,7 @@ from benchmarks.checkout import ROOT
 
 
 def test_a_dry_run_times_every_choice_beside_a_copy(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.tune", "--dry-run", "--seconds", "8"]
+    command = [sys.executable, "-m", "benchmarks.tune", "--dry-run", "--seconds", "4"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)],
         cwd=ROOT,
