@@ -107,14 +107,13 @@ def _scale_(gradient: Tensor, factor: Tensor, backend: str) -> None:
     if backend == "triton":
         _implementation(backend).scale_(gradient, factor)
         return
-    on_cpu = gradient.device.type == "cpu"
-    if on_cpu and factor.item() == 1:
+    known = factor.item() if gradient.device.type == "cpu" else math.nan  # don't wait for a GPU
+    if known == 1:
         return
-    if on_cpu and math.isfinite(factor.item()):
-        gradient.mul_(factor)
-    else:
-        zero = gradient == 0
-        gradient.mul_(factor).masked_fill_(zero, 0.0)
+    zero = None if math.isfinite(known) else gradient == 0
+    gradient.mul_(factor)
+    if zero is not None:
+        gradient.masked_fill_(zero, 0.0)
 
 
 def _register(name: str, function, mutates: tuple[str, ...] = ()):

@@ -519,3 +519,15 @@ def test_a_modules_temperature_is_learnt_kept_and_moved():
     assert repr(pickle.loads(pickle.dumps(kdlab.DistillationLoss()))) == "DistillationLoss()"
     fixed = kdlab.DistillationLoss(beta=torch.tensor(0.5))
     assert not list(fixed.parameters()) and fixed.double().beta.dtype == torch.float64
+
+
+@pytest.mark.parametrize("beta", [4.0, 100.0])
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "js", "tv"])
+def test_a_side_that_is_sure_gets_nothing_at_its_class(divergence, beta):
+    """q (y − Σ q y) is 0 where q is 1; two roundings of y leave their difference, times β."""
+    sure, other = torch.tensor([[10.3, 0.0, 0.1]]), torch.tensor([[0.2, 9.7, 0.0]])
+    s, t = (other, sure) if divergence == "kl" else (sure, other)
+    z, z_t = s.clone().requires_grad_(), t.clone().requires_grad_()
+    given = dict(divergence=divergence, beta=beta, temperature_scaling=False)
+    kdlab.distillation_loss(z, z_t, **given).backward()
+    assert abs((z_t if divergence == "kl" else z).grad[0, 0]) <= 1e-15

@@ -358,18 +358,6 @@ def test_a_learnt_temperature_calibrates_the_teacher():
     assert math.isclose(log_beta.exp().item(), 0.25, rel_tol=0.15)
 
 
-@pytest.mark.parametrize("beta", [4.0, 100.0])
-@pytest.mark.parametrize("divergence", ["kl", "reverse_kl", "js", "tv"])
-def test_a_side_that_is_sure_gets_nothing_at_its_class(divergence, beta):
-    """q (y − Σ q y) is 0 where q is 1; two roundings of y leave their difference, times β."""
-    sure, other = torch.tensor([[10.3, 0.0, 0.1]]), torch.tensor([[0.2, 9.7, 0.0]])
-    s, t = (other, sure) if divergence == "kl" else (sure, other)
-    z, z_t = s.clone().requires_grad_(), t.clone().requires_grad_()
-    given = dict(divergence=divergence, beta=beta, temperature_scaling=False)
-    kdlab.distillation_loss(z, z_t, **given).backward()
-    assert abs((z_t if divergence == "kl" else z).grad[0, 0]) <= 1e-15
-
-
 def test_a_loss_scale_that_is_infinite_leaves_rows_alone_that_dont_count():
     s, t = torch.randn(3, 9, requires_grad=True), torch.randn(3, 9)
     keep = torch.tensor([True, False, True])
@@ -397,6 +385,7 @@ def test_numbers_of_other_kinds():
     for three in (np.float16(3), Fraction(3), np.int64(3)):
         found = kdlab.distillation_loss(s, t, denominator=three)
         assert torch.equal(found, kdlab.distillation_loss(s, t, denominator=3))
+    assert (labels.int() == 2**32 + 2).any()
     for nothing in (torch.iinfo(torch.int64).min, 2**32 + 2):  # as an int32 it is 0, or 2
         found = kdlab.distillation_loss(s, t, labels.int(), ignore_index=nothing)
         assert torch.equal(found, kdlab.distillation_loss(s, t, labels))
