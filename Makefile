@@ -72,6 +72,10 @@ doctor: .venv/lab.stamp  ## say what this machine has and which backend will run
 kernel-report: .venv/lab.stamp  ## what the kernels compile to; minutes, less with KERNEL_REPORT_ARGS='--sm 90'
 	$(BIN)/python -m kdlab.kernels.resources $(KERNEL_REPORT_ARGS)
 
+.PHONY: kernel-check
+kernel-check: .venv/dev.stamp  ## compile them as any four of the launcher's choices meet; ten minutes
+	KDLAB_COMPILE_STRENGTH=4 $(TWO_AT_A_TIME) tests/test_compile.py -k choices_together
+
 .PHONY: site
 site: .venv/site.stamp  ## the course as web pages, from the stored outputs: build/site/index.html
 	rm -rf build/site build/site-source

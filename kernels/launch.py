@@ -79,13 +79,21 @@ def _sizes(*logits: Tensor) -> tuple[int, ...]:
     return tuple(z.element_size() for z in logits)
 
 
-def _shape(tile: tiles.Tile, *logits: Tensor) -> dict:
-    shape = {"BLOCK": tile.block, "VECTOR": tile.vector, "ALIGNED": _aligned(*logits)}
-    return shape | _options(tile.warps, *logits)
+def _shape(tile: tiles.Tile, x: Rows, whole: bool = False) -> dict:
+    shape = {"BLOCK": tile.block, "VECTOR": tile.vector, "ALIGNED": _aligned(*x.logits)}
+    return shape | _options(tile.warps, x.settings, *x.logits, whole=whole)
 
 
-def _options(warps: int, *logits: Tensor) -> dict:
-    return tiles.compiler_options(warps, _sizes(*logits), _aligned(*logits))
+def _options(warps: int, settings: Settings, *logits: Tensor, whole: bool) -> dict:
+    programs = tiles.programs_that_fit(settings.divergence, whole, _architecture())
+    return tiles.compiler_options(warps, _sizes(*logits), _aligned(*logits), programs)
+
+
+def _architecture() -> int:
+    """Of the current device, 90 for sm_90; the interpreter has none."""
+    if triton.knobs.runtime.interpret:
+        return 0
+    return triton.runtime.driver.active.get_current_target().arch
 
 
 def forward(
@@ -154,7 +162,7 @@ def _one_program_a_row(x: Rows, tile: tiles.Tile, one_tile: bool) -> None:
             GRADIENT=x.gradient_scale is not None,
             ONE_TILE=one_tile,
             **x.constants,
-            **_shape(tile, *x.logits),
+            **_shape(tile, x, whole=one_tile),
         )
 
 
@@ -179,7 +187,7 @@ def _differences(x: Rows, tile: tiles.Tile) -> None:
             part_size,
             HAS_KEEP=x.constants["HAS_KEEP"],
             ACC=x.constants["ACC"],
-            **_shape(tile, *x.logits),
+            **_shape(tile, x),
         )
     x.stats.zero_()[STATS.index("soft")] = x.loss.copy_(sums.sum(-1))
 
@@ -208,7 +216,7 @@ def _looking_back(x: Rows, tile: tiles.Tile) -> None:
             x.settings.mix,
             TEMPERATURE_SCALING=x.settings.temperature_scaling,
             **x.constants,
-            **_shape(tile, *x.logits),
+            **_shape(tile, x),
         )
 
 
@@ -231,7 +239,6 @@ def _by_teams(x: Rows, by: tiles.Team) -> None:
     states = x.loss.new_full((rows, len(FIELDS), by.members), -1, dtype=torch.int32)
     sums = x.loss.new_full((rows, 2, by.members) if x.spread else (0,), -1, dtype=torch.int32)
     with _device_of(x.student):
-        architecture = triton.runtime.driver.active.get_current_target().arch
         team_kernel[(teams * by.members,)](
             *x.tensors,
             states,
@@ -248,7 +255,7 @@ def _by_teams(x: Rows, by: tiles.Team) -> None:
             **tiles.team_sizes(by.tiles, by.tile),
             launch_cooperative_grid=True,
             **x.constants,
-            **tiles.team_options(architecture),
+            **tiles.team_options(_architecture()),
         )
 
 
@@ -261,13 +268,13 @@ def _shared_rows(x: Rows, tile: tiles.Tile, parts: int, part_size: int) -> None:
     constants = x.constants
     with _device_of(x.student):
         part_kernel[(rows, parts)](
-            *x.logits, x.keep, x.beta, states, *cut, **constants, **_shape(tile, *x.logits)
+            *x.logits, x.keep, x.beta, states, *cut, **constants, **_shape(tile, x)
         )
         if x.spread:
             without_soft = {k: v for k, v in constants.items() if k != "SOFT"}
             spread_kernel[(rows, parts)](
                 *x.logits, x.keep, x.beta, states, sums, *cut, x.settings.mix,
-                **without_soft, **_shape(tile, *x.logits))  # fmt: skip
+                **without_soft, **_shape(tile, x))  # fmt: skip
         join_kernel[(rows,)](
             x.student,
             x.labels,
@@ -285,7 +292,7 @@ def _shared_rows(x: Rows, tile: tiles.Tile, parts: int, part_size: int) -> None:
             x.settings.mix,
             TEMPERATURE_SCALING=x.settings.temperature_scaling,
             **constants,
-            **_options(1, *x.logits),
+            **_options(1, x.settings, *x.logits, whole=False),
         )
 
 
@@ -347,7 +354,7 @@ def backward(
                 FOR_BETA=through_beta,
                 ONE_TILE=n_tiles == 1,
                 BLOCK=block,
-                **tiles.compiler_options(warps, sizes, aligned),
+                **_options(warps, settings, student, teacher, whole=True),
                 **_constants(settings, keep, stats.dtype),
             )
     if through_beta:

@@ -30,6 +30,7 @@ from kdlab.kernels.tiles import (
     SCALE_TILE,
     Tile,
     compiler_options,
+    programs_that_fit,
     sweep_tile,
     team_options,
     team_sizes,
@@ -41,6 +42,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 TEAMS = "forward + gradient, by teams"  # of bf16 or fp32, both the same, in aligned rows
+BACKWARD = {  # by whose gradients are asked for
+    "backward": ("STUDENT",),
+    "backward, teacher": ("TEACHER",),
+    "backward, β": ("BETA",),
+    "backward, student and teacher": ("STUDENT", "TEACHER"),
+    "backward, student and β": ("STUDENT", "BETA"),
+    "backward, teacher and β": ("TEACHER", "BETA"),
+    "backward, all three": ("STUDENT", "TEACHER", "BETA"),
+}
 # Each way in which the launcher calls a kernel, with the flags that it sets.
 KERNELS = {
     "forward": (forward_kernel, {"GRADIENT": False, "ONE_TILE": False}),
@@ -53,19 +63,13 @@ KERNELS = {
     "second sweep of a part": (spread_kernel, {}),
     "join of the parts": (join_kernel, {}),
     "scale in place": (scale_kernel, {}),
-    "backward": (backward_kernel, {"FOR_STUDENT": True, "FOR_TEACHER": False, "FOR_BETA": False}),
-    "backward, teacher": (
-        backward_kernel,
-        {"FOR_STUDENT": False, "FOR_TEACHER": True, "FOR_BETA": False},
-    ),
-    "backward, β": (
-        backward_kernel,
-        {"FOR_STUDENT": False, "FOR_TEACHER": False, "FOR_BETA": True},
-    ),
-    "backward, all three": (
-        backward_kernel,
-        {"FOR_STUDENT": True, "FOR_TEACHER": True, "FOR_BETA": True},
-    ),
+    **{
+        name: (
+            backward_kernel,
+            {f"FOR_{who}": who in wanted for who in ("STUDENT", "TEACHER", "BETA")},
+        )
+        for name, wanted in BACKWARD.items()
+    },
 }
 
 
@@ -83,32 +87,27 @@ def runs(kernel: str, divergence: str, label_weight: float = 0.5, block: int = M
         return needed and divergence in TOLD and block == MAX_BLOCK
     if kernel == "second sweep of a part":
         return soft and divergence in ("js", "tv") and block == MAX_BLOCK
-    if "β" in kernel or "all three" in kernel:
+    if "BETA" in BACKWARD.get(kernel, ()):
         return soft and divergence != "mse_logits"
-    if "teacher" in kernel:
+    if "TEACHER" in BACKWARD.get(kernel, ()):
         return soft
     return block == MAX_BLOCK or "one tile" in kernel or "backward" in kernel
 
 
 ARCHITECTURES = (80, 90, 100)
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}
-# Arguments that are multiples of 16 in the common case: Triton specialises on it, and only then may
-# it emit 128-bit loads. With 50,257 classes, say, most rows start where no wide load can.
+# Arguments that are multiples of 16: Triton specialises on it, and only then may it emit 128-bit
+# loads. PyTorch's memory begins on such addresses; a β for all rows has stride 0.
+_ALLOCATED = {
+    *("student", "teacher", "labels", "keep", "beta", "loss", "stats", "grad", "grad_scale"),
+    *("grad_loss", "grad_student", "grad_teacher", "gradient", "factor"),
+    *("states", "sums", "counters", "beta_parts", "beta_stride"),
+}
+# These in the common case. With 50,257 classes, say, most rows start where no wide load can.
 _ALIGNED = {
-    "student",
-    "teacher",
-    "grad",
-    "gradient",
-    "n",
-    "grad_student",
-    "grad_teacher",
-    "student_stride",
-    "teacher_stride",
-    "grad_stride",
-    "grad_student_stride",
-    "grad_teacher_stride",
-    "n_classes",
-    "part_size",
+    *("student_stride", "teacher_stride"),
+    *("grad_stride", "grad_student_stride", "grad_teacher_stride"),
+    *("n_classes", "part_size", "n"),
 }
 
 
@@ -140,6 +139,11 @@ class Resources:
         return per_logit(self.binary, self.bytes_a_logit, self.logits_a_thread)
 
 
+def _whole(kernel: str) -> bool:
+    """Whether its tile is that of `whole_tile`."""
+    return "one tile" in kernel or "backward" in kernel
+
+
 def tile_of(
     kernel: str, classes: int, divergence: str, dtypes: tuple[str, str], aligned: bool = True
 ) -> Tile:
@@ -151,7 +155,7 @@ def tile_of(
     sizes = BYTES[dtypes[0]], BYTES[dtypes[1]]
     if kernel == TEAMS:
         return team_tile(sizes[0])
-    if "one tile" in kernel or "backward" in kernel:
+    if _whole(kernel):
         return whole_tile(classes, divergence, sizes, aligned)
     return sweep_tile(divergence, sizes)
 
@@ -217,7 +221,7 @@ def compiled(
         {
             (i,): [["tt.divisibility", 16]]
             for i, name in enumerate(names)
-            if aligned and name in _ALIGNED
+            if name not in constants and (name in _ALLOCATED or (aligned and name in _ALIGNED))
         },
     )
     target = GPUTarget("cuda", architecture, 32)
@@ -226,7 +230,8 @@ def compiled(
         options = team_options(architecture)
     elif kernel != "scale in place":
         sizes = BYTES[dtype], BYTES[teacher_dtype or dtype]
-        options = compiler_options(tile.warps, sizes, aligned)
+        programs = programs_that_fit(divergence, _whole(kernel), architecture)
+        options = compiler_options(tile.warps, sizes, aligned, programs)
     return triton.compile(source, target=target, options=options)
 
 
@@ -241,17 +246,7 @@ def compile_kernel(
 ) -> Resources:
     """Compile one configuration (arguments as for `compiled`) and read its resources."""
     binary = compiled(kernel, architecture, dtype, divergence, label_weight, block, **options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary.asm["cubin"])
-        file.flush()
-        usage = run_tool("cuobjdump", "-res-usage", file.name)
-
-    def number(name: str) -> int:
-        match = re.search(rf"\b{name}:(\d+)", usage)
-        if match is None:
-            raise RuntimeError(f"cuobjdump: no {name} in its report: {usage!r}")
-        return int(match.group(1))
-
+    registers, spilt_bytes = usage(binary.asm["cubin"])
     dtypes = dtype, options.get("teacher_dtype") or dtype
     tile = tile_of(kernel, block, divergence, dtypes, options.get("aligned", True))
     tiles = 1
@@ -265,14 +260,30 @@ def compile_kernel(
         label_weight,
         tile.block,
         tile.warps,
-        registers=number("REG"),
-        spilt_bytes=number("STACK") + number("LOCAL"),
+        registers,
+        spilt_bytes,
         wide_loads=_wide("ld", binary.asm["ptx"]),
         wide_stores=_wide("st", binary.asm["ptx"]),
         binary=binary.asm["cubin"],
         bytes_a_logit=BYTES[dtypes[0]] + (BYTES[dtypes[1]] if label_weight < 1 else 0),
         logits_a_thread=tiles * tile.block / (32 * tile.warps),
     )
+
+
+def usage(cubin: bytes) -> tuple[int, int]:
+    """Registers a thread, and bytes spilt, of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        report = run_tool("cuobjdump", "-res-usage", file.name)
+
+    def number(name: str) -> int:
+        match = re.search(rf"\b{name}:(\d+)", report)
+        if match is None:
+            raise RuntimeError(f"cuobjdump: no {name} in its report: {report!r}")
+        return int(match.group(1))
+
+    return number("REG"), number("STACK") + number("LOCAL")
 
 
 def _wide(access: str, ptx: str) -> int:

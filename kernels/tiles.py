@@ -117,7 +117,7 @@ def team_tiles(divergence: str, hard: bool) -> tuple[int, ...]:
     room for the sums. js, with its logarithms, leaves room for none."""
     if divergence == "js":
         return ()
-    return (6,) if divergence == "tv" and hard else (8, 6, 5)
+    return (6,) if divergence == "tv" and hard else (8, 6)
 
 
 def team_tile(size: int) -> Tile:
@@ -186,7 +186,21 @@ def team_options(architecture: int) -> dict[str, Any]:
     return options
 
 
-def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[str, int]:
+def programs_that_fit(divergence: str, whole: bool, architecture: int) -> int:
+    """How many programs of four warps a multiprocessor is to have registers for: five, where that
+    spills nothing; four for `whole_tile`'s sixteen logits a thread, and for sweeps on sm_100.
+
+    >>> programs_that_fit("kl", False, 90), programs_that_fit("kl", True, 90)
+    (5, 4)
+    """
+    if whole:
+        return 5 if divergence == "js" else 4
+    return 4 if architecture >= 100 else 5
+
+
+def compiler_options(
+    warps: int, sizes: tuple[int, ...], aligned: bool, programs: int
+) -> dict[str, int]:
     """The compiler does not fuse multiplications with additions, so that a product is rounded the
     same wherever it is used, p − q is 0 where student and teacher agree, and a GPU does the
     arithmetic that the interpreter tests, but for its approximate functions. Where fusing pays and
@@ -194,18 +208,18 @@ def compiler_options(warps: int, sizes: tuple[int, ...], aligned: bool) -> dict[
 
     ptxas sometimes spills a few bytes to make room for one more program. So it is told how many
     registers there are: all with double precision, or where rows start anywhere; in programs of
-    four warps enough for five of them on a multiprocessor.
+    four warps so many that `programs` fit on a multiprocessor (ptxas takes eight at a time).
 
-    >>> compiler_options(16, (2, 2), True)
+    >>> compiler_options(16, (2, 2), True, 5)
     {'num_warps': 16, 'enable_fp_fusion': False}
-    >>> compiler_options(4, (2, 2), True)
+    >>> compiler_options(4, (2, 2), True, 5)
     {'num_warps': 4, 'enable_fp_fusion': False, 'maxnreg': 96}
-    >>> compiler_options(8, (8, 8), True)
+    >>> compiler_options(8, (8, 8), True, 5)
     {'num_warps': 8, 'enable_fp_fusion': False, 'maxnreg': 255}
     """
     options = {"num_warps": warps, "enable_fp_fusion": False}
     if 8 in sizes or not aligned:
         options["maxnreg"] = min(255, 65_536 // (32 * warps))
     elif warps == 4:
-        options["maxnreg"] = 96
+        options["maxnreg"] = 65_536 // (32 * warps * programs) // 8 * 8
     return options

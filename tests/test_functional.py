@@ -1,5 +1,6 @@
 """The public function: its values, its defined answers for hard input, and its errors."""
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -236,6 +237,22 @@ def test_tv_knows_no_slope_where_a_side_is_masked_whole(side, reduction):
     loss = kdlab.distillation_loss(s, t, divergence="tv", reduction=reduction).sum()
     loss.backward()
     assert loss.isnan() and s.grad[0].isnan().all() and s.grad[1].isfinite().all()
+
+
+def test_a_teacher_of_which_the_top_k_are_known():
+    """The README's line: KL(p̃ ‖ q), p̃ the teacher's distribution over these classes alone."""
+    s, t, _ = make(6, 50, torch.float32)
+    s.requires_grad_()
+    values, classes = (t.log_softmax(-1) + 3).topk(8)  # a constant is no matter
+    known = torch.full_like(s, -math.inf).scatter(-1, classes, values)
+    loss = kdlab.distillation_loss(s, known, beta=0.5)
+    exact = s.detach().double().requires_grad_()
+    p = (0.5 * values.double()).softmax(-1)
+    log_q = (0.5 * exact).log_softmax(-1).gather(-1, classes)
+    exact_loss = 4 * (p * (p.log() - log_q)).sum(-1).mean()
+    assert error(loss, exact_loss) < 1e-6
+    (grad,) = torch.autograd.grad(loss, s)
+    assert error(grad, torch.autograd.grad(exact_loss, exact)[0]) < 1e-6
 
 
 def test_num_classes_cuts_padding():
