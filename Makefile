@@ -73,7 +73,7 @@ kernel-report: .venv/lab.stamp  ## what the kernels compile to; minutes, less wi
 	$(BIN)/python -m kdlab.kernels.resources $(KERNEL_REPORT_ARGS)
 
 .PHONY: kernel-check
-kernel-check: .venv/dev.stamp  ## compile them as any four of the launcher's choices meet; ten minutes
+kernel-check: .venv/dev.stamp  ## compile the kernels as any four of the launcher's choices meet; ten minutes
 	KDLAB_COMPILE_STRENGTH=4 $(TWO_AT_A_TIME) tests/test_compile.py -k choices_together
 
 .PHONY: site

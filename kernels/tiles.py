@@ -173,8 +173,7 @@ def team_options(architecture: int) -> dict[str, Any]:
     sm_<architecture>. For sm_80, ptxas is asked to use few: else it spills some of what a row needs
     once. So it does for sm_100, 8 bytes, of reverse_kl up to 16 and of tv 48, since Triton 3.7 asks
     ptxas 13 for another register allocation than its own, around a fault in it. With its own only
-    tv's would spill, 8.
-    Triton 3.9 compiles for sm_90 with ptxas 13, too.
+    tv's would spill, 8. Triton 3.9 compiles for sm_90 with ptxas 13, too.
     """
     registers = 65_536 // (32 * TEAM_WARPS * TEAM_PROGRAMS)
     options: dict[str, Any] = {
